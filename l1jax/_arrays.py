@@ -1,0 +1,55 @@
+"""What the modules share about arrays: floating dtypes, concreteness, plain conversions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+
+def floating(x: ArrayLike) -> Array:
+    """`x` as an array of a floating dtype; integers and booleans take JAX's default one."""
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"complex arrays have no proximal maps here: got {x.dtype}, want a real dtype")
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """The dtype in which to compute with data of `dtype`: itself, but float32 for half precision."""
+    dtype = np.dtype(dtype)
+    return np.dtype(np.float32) if dtype.itemsize < 4 else dtype
+
+
+def eps(dtype: DTypeLike) -> float:
+    """The spacing of 1.0 in `dtype`, as a number."""
+    return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+
+
+def concrete(*trees: Any) -> bool:
+    """Whether no leaf of `trees` is traced, so that its values may be looked at."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def hyperparameter(x: Any, name: str) -> Any:
+    """A leaf as a penalty or loss keeps it: Python numbers as floats, all else as a floating array.
+
+    Tracers and placeholders of JAX's own (axis numbers, None) pass: constructors may run under a trace.
+    """
+    if isinstance(x, bool | str):
+        raise TypeError(f"{name}: want a number or an array of numbers, got {x!r}")
+    if isinstance(x, (int, float)):
+        return float(x)
+    if x is None or isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
+        return x
+    try:
+        return floating(x if isinstance(x, jax.Array) else np.asarray(x))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: want a number or an array of numbers, got {x!r}") from error
+
+
+def largest(dtype: DTypeLike) -> float:
+    """The largest finite number of `dtype`."""
+    return float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]

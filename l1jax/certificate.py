@@ -1,0 +1,181 @@
+"""Certificates: how far a point is from the minimum, proved by a point of the dual problem.
+
+The dual of `min_{z,b} loss(offset + b + X z) + penalty(z)` is `max_v -loss*(-v) - <v, offset> - penalty*(X'v)` over
+v (n,), with `sum v = 0` if there is an intercept: any such v bounds the minimum from below. Directions without any
+penalty (the intercept, zero factors, lam = 0) are equalities in it. At an approximate solution they hold only
+approximately, and scaling v cannot mend that: so those directions are fitted anew first, and what rounding leaves is
+projected off.
+
+Source: Fercoq, Gramfort, Salmon (2015), "Mind the duality gap: safer rules for the lasso", ICML, eqs. 2 and 11.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from l1jax._arrays import eps
+from l1jax._node import node
+from l1jax.losses import per_weight
+from l1jax.standard_form import StandardForm, shift
+
+
+@node
+class Certificate:
+    """A point with its unpenalised directions fitted, and its bounds.
+
+    `gap` is (objective - dual)/null_objective, at least 0; NaN where nothing can be said. `stationarity` is the
+    largest distance of minus the loss's gradient from the penalty's subdifferential, over the largest entry of that
+    gradient at the null model (which for L1 is lambda_max).
+    """
+
+    z: Array
+    b: Array
+    loss: Array
+    objective: Array
+    gap: Array
+    stationarity: Array
+
+
+def certify(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool) -> Certificate:
+    """Fit the unpenalised directions at (z, b) anew and certify that point.
+
+    `equalities` says (statically) whether there may be any besides the intercept; without them a certificate costs
+    two passes over X.
+    """
+    z, b, eta = refit(form, penalty, z, b, equalities)
+    loss = form.loss.value(eta, form.y, form.s)
+    objective = loss + penalty.value(z)
+    v = -form.loss.gradient(eta, form.y, form.s)
+    if form.intercept:
+        v = v - form.s * jnp.sum(v)
+    u = form.design.tdot(v)
+    gap = relative_gap(form, objective, dual_bound(form, penalty, v, u, equalities), v)
+    distance = jnp.max(penalty.distance(z, u) / form.strength)
+    stationarity = jnp.where(form.null_slope > 0, distance / jnp.where(form.null_slope > 0, form.null_slope, 1.0), 0.0)
+    return Certificate(z, b, loss, objective, gap, stationarity)
+
+
+def relative_gap(form: StandardForm, objective: Array, dual: Array, v: Array) -> Array:
+    """(objective - dual)/null_objective; 0 at a perfect null model (a constant y), NaN if that was underflow."""
+    excess = jnp.where(objective <= dual, 0.0, objective - dual)  # rounding may put the bound above the point
+    excess = jnp.where(jnp.isnan(objective) | jnp.isnan(dual), jnp.nan, excess)
+    perfect = (form.null_objective == 0) & (objective == 0) & jnp.all(v == 0)
+    gap = excess / jnp.where(form.null_objective > 0, form.null_objective, jnp.nan)
+    return jnp.where(perfect, 0.0, gap)
+
+
+def dual_bound(form: StandardForm, penalty: Any, v: Array, u: Array, equalities: bool) -> Array:
+    """A lower bound of the minimum, from v (n,), minus the loss's gradient (summing to 0), and u = X'v."""
+    rounding = 64 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+    if equalities:
+        v, u = _project(form, penalty, v, u, rounding)
+    c, conjugate = penalty.scalings(u)
+    scaled = jax.vmap(lambda t: form.loss.conjugate(-t * v, form.y, form.s) + t * jnp.sum(v * form.offset))(c)
+    bound = jnp.max(-scaled - conjugate)
+    return jnp.where(jnp.max(jnp.abs(penalty.excess(u))) <= rounding, bound, -jnp.inf + bound * 0)
+
+
+def _project(form: StandardForm, penalty: Any, v: Array, u: Array, rounding: Array) -> tuple[Array, Array]:
+    """Take from v its part along the columns j whose u_j must be 0 (or have a sign) and is not."""
+
+    def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
+        _, u, _, k = carry
+        return (jnp.max(jnp.abs(penalty.excess(u))) > rounding / 8) & (k < 6)
+
+    def body(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        v, u, mask, k = carry
+        mask = mask | (penalty.excess(u) != 0)
+        _, _, fitted = least_squares(form, mask, form.s, per_weight(v, form.s))
+        v = v - form.s * fitted
+        return v, form.design.tdot(v), mask, k + 1
+
+    none = jnp.zeros(u.shape, bool) & (u == u)
+    v, u, _, _ = jax.lax.while_loop(unfinished, body, (v, u, none, jnp.zeros((), jnp.int32)))
+    return v, u
+
+
+def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool) -> tuple[Array, Array, Array]:
+    """Minimise over the intercept and the unpenalised coefficients, the others kept: (z, b, eta) there."""
+    eta = form.eta(z, b)
+    if not equalities:
+        if form.intercept:
+            move = shift(form.loss, eta, form.y, form.s)
+            b, eta = b + move, eta + move
+        return z, b, eta
+    mask = penalty.free(z)
+
+    def slopes(eta: Array) -> tuple[Array, Array]:
+        """The norm of the gradient along the block, and that of the residual, its natural size."""
+        v = form.loss.gradient(eta, form.y, form.s)
+        g = jnp.where(mask, form.design.tdot(v), 0.0)
+        along_intercept = jnp.sum(v) if form.intercept else jnp.zeros_like(b)
+        return jnp.sqrt(jnp.sum(g**2) + along_intercept**2), jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+
+    def unfinished(carry: Any) -> Array:
+        _, (g, size), moving, k = carry
+        return moving & (g > eps(g.dtype) * size) & (k < 50)
+
+    def body(carry: Any) -> Any:
+        (z, b, eta), (g, size), _, k = carry
+        v = form.loss.gradient(eta, form.y, form.s)
+        w = form.loss.curvature(eta, form.y, form.s)
+        w = jnp.where(form.s > 0, jnp.maximum(w, 1e-6 * jnp.max(w)), 0.0)  # saturated rows
+        db, dz, deta = least_squares(form, mask, w, -per_weight(v, w))
+
+        def too_long(t: Array) -> Array:
+            return (slopes(eta + t * deta)[0] >= g) & (t > 1e-6)
+
+        t = jax.lax.while_loop(too_long, lambda t: t / 4, jnp.ones_like(b))
+        moved = (z + t * dz, b + t * db, eta + t * deta)
+        new = slopes(moved[2])
+        better = new[0] < g
+        keep = jax.tree.map(lambda a, old: jnp.where(better, a, old), (moved, new), ((z, b, eta), (g, size)))
+        return *keep, better, k + 1
+
+    start = ((z, b, eta), slopes(eta), jnp.ones((), bool) & (b == b), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, body, start)[0]
+
+
+def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> tuple[Array, Array, Array]:
+    """argmin_{b,c} sum w*(target - b - X c)^2 over the columns in `mask`: (b, c, fitted), by conjugate gradients.
+
+    No factorisation: the block's size is data here, and where no column is masked the loop is not entered.
+    Source: Björck (1996), "Numerical Methods for Least Squares Problems", algorithm 7.4.1 (CGLS).
+    """
+    total = jnp.sum(w)
+
+    def mean(x: Array) -> Array:
+        return jnp.sum(w * x) / total if form.intercept else jnp.zeros_like(total)
+
+    def columns(c: Array) -> Array:
+        fitted = form.design.dot(c)
+        return fitted - mean(fitted)
+
+    def slopes(r: Array) -> Array:
+        return jnp.where(mask, form.design.tdot(w * r), 0.0)
+
+    def unfinished(carry: Any) -> Array:
+        _, _, _, _, gamma, k = carry
+        return (gamma > tiny) & (k < limit)
+
+    def body(carry: Any) -> Any:
+        c, r, g, d, gamma, k = carry
+        q = columns(d)
+        a = gamma / jnp.sum(w * q**2)
+        c, r = c + a * d, r - a * q
+        g = slopes(r)
+        new = jnp.sum(g**2)
+        new = jnp.where(jnp.isfinite(a), new, 0.0)
+        return c, r, g, g + new / gamma * d, new, k + 1
+
+    limit = 4 * min(form.shape) + 20
+    residual = target - mean(target)
+    tiny = (eps(w.dtype) / 8) ** 2 * jnp.sum(w * residual**2) * total
+    g = slopes(residual)
+    c = jnp.zeros_like(g)
+    c, *_ = jax.lax.while_loop(unfinished, body, (c, residual, g, g, jnp.sum(g**2), jnp.zeros((), jnp.int32)))
+    fitted = form.design.dot(c)
+    b = mean(target - fitted)
+    return b, c, fitted + b

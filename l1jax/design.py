@@ -1,0 +1,73 @@
+"""The design matrix: all that the rest of the library may ask of X."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from l1jax._arrays import eps
+from l1jax._node import node
+
+# Float32 products are TF32 on recent GPUs and bfloat16 on TPUs unless told otherwise; they decide supports and
+# certificates here.
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+@node
+class Design:
+    """X in the units in which it is solved: columns centred (if there is an intercept) and scaled to about unit norm.
+
+    `XT` is stored feature-major, (p, n). Column j is `(X[:, j] - center[j]) / scale[j]`, exactly 0 if X[:, j] is
+    constant where that matters.
+    """
+
+    XT: Array
+    center: Array
+    scale: Array
+
+    def dot(self, z: Array) -> Array:
+        """X z: (p,) -> (n,)."""
+        return jnp.matmul(z, self.XT, precision=HIGHEST)
+
+    def tdot(self, v: Array) -> Array:
+        """X' v: (n,) -> (p,)."""
+        return jnp.matmul(self.XT, v, precision=HIGHEST)
+
+    def gram(self, s: Array) -> Array:
+        """X' diag(s) X: (p, p)."""
+        root = self.XT * jnp.sqrt(s)[None, :]
+        return jnp.matmul(root, root.T, precision=HIGHEST)
+
+
+def prepare_design(X: Array, s: Array, center: bool, standardize: bool) -> Design:
+    """The design of the rows X (n, p), weighted by s (n,) that sum to 1.
+
+    `standardize` divides each column by its weighted standard deviation (about its mean, whether or not it is
+    centred, as glmnet does); otherwise by a power of two, which is exact. A column whose standard deviation is at
+    most eps times its largest entry is constant: it becomes 0 if columns are centred or standardised.
+    """
+    XT = X.T
+    used = (s > 0)[None, :]
+    largest = jnp.max(jnp.where(used, jnp.abs(XT), 0.0), axis=1)
+    unit = _power_of_two(largest)  # before anything is squared: 1e20 squares to infinity in float32
+    XT = XT / unit[:, None]
+    mean = jnp.matmul(XT, s, precision=HIGHEST)
+    mean = mean + jnp.matmul(XT - mean[:, None], s, precision=HIGHEST)  # a second pass wins back the rounding
+    centred = XT - mean[:, None]
+    variance = jnp.matmul(centred**2, s, precision=HIGHEST)
+    constant = variance <= (eps(X.dtype) * largest / unit) ** 2
+    varying = jnp.sqrt(jnp.where(constant, 1.0, variance))
+    if center:
+        XT = centred
+    if center or standardize:
+        XT = jnp.where(constant[:, None], 0.0, XT)
+    if standardize:
+        norm = varying
+    else:
+        norm = _power_of_two(varying if center else jnp.sqrt(jnp.matmul(XT**2, s, precision=HIGHEST)))
+    return Design(XT / norm[:, None], jnp.where(center, mean, 0.0) * unit, norm * unit)
+
+
+def _power_of_two(x: Array) -> Array:
+    """A power of two within a factor of two above |x|; 1 at 0. Its derivative is 0, as it only sets units."""
+    _, exponent = jnp.frexp(jax.lax.stop_gradient(x))
+    return jnp.where(x == 0, 1.0, jnp.ldexp(jnp.ones_like(x), exponent))

@@ -1,0 +1,12 @@
+"""Engines: one algorithm a file. `by_name` lists those that `solve` knows by a name."""
+
+from l1jax.engines.base import Engine as Engine
+from l1jax.engines.coordinate import CoordinateDescent as CoordinateDescent
+from l1jax.engines.gradient import (
+    Direction as Direction,
+    Fista as Fista,
+    Transformation as Transformation,
+    from_transformation as from_transformation,
+)
+
+by_name: dict[str, Engine] = {"cd": CoordinateDescent(), "fista": Fista()}

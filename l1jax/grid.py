@@ -1,0 +1,109 @@
+"""Where a lambda path starts, and the grid it runs over."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from l1jax._arrays import concrete, eps
+from l1jax.certificate import refit
+from l1jax.penalties import Penalty
+from l1jax.problem import Problem, check_values
+from l1jax.standard_form import StandardForm, prepared
+
+CORNER = 1e-3  # grids of (nearly) smooth penalties start where an l1_ratio of 1e-3 would
+
+
+def lambda_max(problem: Problem) -> Array:
+    """min { lam : the solution has coef = 0 in every penalised place }.
+
+    Args:
+      problem: the problem; its penalty's own strength plays no part (a vector of strengths is refused: use `Factors`).
+
+    For L1 and the squared loss it is max_j |x_j'(s*r)| with r the residual of the null model, which holds the
+    intercept and the unpenalised coefficients; it is rounded up by a few ulp, so that the solution there is exactly
+    zero. Infinite for a penalty without a corner at 0 (L2), 0 for NoPenalty. Raises ValueError for bounds that
+    exclude 0. Scalar; may be jitted and batched.
+
+    >>> round(float(lambda_max(Problem([[1.0], [2.0], [3.0]], [1.0, 2.0, 4.0], penalty=L1(0.1)))), 4)
+    1.0
+    """
+    check_values(problem)
+    check_one_strength(problem.penalty)
+    return _start(*prepared(problem), 0.0)
+
+
+def lambda_grid(problem: Problem, *, num: int = 100, ratio: float | Array | None = None) -> Array:
+    """lambda_max * ratio^(k/(num-1)), k = 0..num-1: strengths from all zeros down, evenly spaced in the logarithm.
+
+    Args:
+      problem: the problem.
+      num: how many strengths, at least 1.
+      ratio: the last over the first, between 0 and 1; by default 1e-4 if n > p and else 1e-2, as glmnet.
+
+    L2 and elastic nets with l1_ratio < 1e-3, for which no (useful) lambda gives zeros, start where l1_ratio = 1e-3
+    would. Raises ValueError where there is no such grid: NoPenalty, bounds that exclude 0, a response that the
+    columns don't explain at all (lambda_max = 0).
+
+    >>> problem = Problem([[1.0], [2.0], [3.0]], [1.0, 2.0, 4.0], penalty=L1(0.1))
+    >>> print([f"{lam:.3f}" for lam in lambda_grid(problem, num=3, ratio=0.25)])
+    ['1.000', '0.500', '0.250']
+    """
+    check_values(problem)
+    check_one_strength(problem.penalty)
+    return grid_of(problem.X.shape, *prepared(problem), num, ratio)
+
+
+def grid_of(shape: tuple[int, int], form: StandardForm, penalty: Penalty, num: int, ratio: Any) -> Array:
+    """The grid of a prepared problem."""
+    n, p = shape
+    if isinstance(num, bool) or not isinstance(num, int | np.integer) or num < 1:
+        raise ValueError(f"num: want a whole number of lambdas, at least 1; got {num!r}")
+    if ratio is None:
+        ratio = 1e-4 if n > p else 1e-2
+    if concrete(ratio) and not 0 < float(ratio) < 1:
+        raise ValueError(f"ratio: want a number between 0 and 1, got {ratio}")
+    start = _start(form, penalty, CORNER)
+    if concrete(start) and not float(start) > 0:
+        raise ValueError(
+            "lambda_grid: there is no grid, as lambda_max is 0: the penalty penalises nothing, or y is constant or "
+            "unrelated to every column. Pass lams=[...] instead."
+        )
+    exponents = jnp.linspace(0.0, 1.0, num, dtype=start.dtype)
+    return start * jnp.asarray(ratio, start.dtype) ** exponents
+
+
+def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
+    lam = critical(form, penalty, corner)
+    if concrete(lam) and bool(jnp.isnan(lam)):
+        raise ValueError(
+            "penalty: its bounds exclude 0, so no lambda gives zero coefficients. Pass lams=[...] instead."
+        )
+    return lam
+
+
+@functools.partial(jax.jit, static_argnames="corner")
+def critical(form: StandardForm, penalty: Any, corner: float = 0.0) -> Array:
+    """The smallest strength at which zero is optimal; NaN if zero is not allowed or the data have no answer."""
+    unit = form.units(penalty).with_lam(1.0)
+    zero = jnp.zeros(form.shape[1], form.y.dtype)
+    _, _, eta = refit(form, unit, zero, jnp.zeros((), zero.dtype), equalities=True)
+    v = -form.loss.gradient(eta, form.y, form.s)
+    if form.intercept:
+        v = v - form.s * jnp.sum(v)
+    u = jnp.where(unit.free(zero), 0.0, form.design.tdot(v))
+    lam = unit.critical_lam(u, corner) * (1 + 32 * eps(u.dtype))
+    allowed = jnp.isfinite(unit.value(zero))
+    return jnp.where(allowed & form.fit & penalty.valid(zero), lam, jnp.nan)
+
+
+def check_one_strength(penalty: Any) -> None:
+    """Refuse a strength that is an array where one number is varied."""
+    if jnp.ndim(penalty.lam):
+        raise ValueError(
+            f"penalty: want one strength, got lam of shape {jnp.shape(penalty.lam)}; "
+            "give each coefficient its own with Factors(L1(lam), factors)"
+        )

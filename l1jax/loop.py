@@ -1,0 +1,218 @@
+"""The loop that all engines share, and the boundary at which solutions are differentiated."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from l1jax._node import node
+from l1jax.certificate import Certificate, certify
+from l1jax.engines import Engine
+from l1jax.implicit import solution_tangents
+from l1jax.standard_form import StandardForm
+
+ATTEMPTS = 4  # how often an engine whose own estimate of the gap was too kind is sent back to work
+
+
+@node
+class Stop:
+    """When a path has said enough: the share of deviance explained, the number of nonzeros. Infinite for never."""
+
+    dev_ratio: Array
+    nonzeros: Array
+
+
+@node
+class Controls:
+    """How to run: numbers only, so that none of them costs a compilation."""
+
+    tol: Array
+    max_steps: Array
+    stop: Stop | None = None
+
+
+@node
+class Minimum:
+    """Certified points in the units of the standard form, one for each strength."""
+
+    z: Array
+    b: Array
+    loss: Array
+    objective: Array
+    gap: Array
+    stationarity: Array
+    steps: Array
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def minimise(
+    engine: Engine,
+    mode: str,
+    equalities: bool,
+    form: StandardForm,
+    penalty: Any,
+    lams: Array | None,
+    start: tuple[Array, Array],
+    controls: Controls,
+) -> Minimum:
+    """The minimisers at strengths `lams` (L,), in the order given; None for the penalty's own (L = 1).
+
+    mode "warm" solves one after the other, each from the last; "vmap" all at once. This is the boundary at which
+    solutions are differentiated: a function of arrays, whose derivative is that of the exact minimiser.
+    """
+    return _minimise(engine, mode, equalities, form, penalty, lams, start, controls)
+
+
+@minimise.defjvp
+def _minimise_jvp(engine: Engine, mode: str, equalities: bool, primals: Any, tangents: Any) -> tuple[Minimum, Minimum]:
+    form, penalty, lams, *_ = primals
+    found = minimise(engine, mode, equalities, *primals)
+
+    def pose(given: Any) -> tuple[StandardForm, Any]:
+        form, penalty, lam = given
+        return form, form.units(penalty if lam is None else penalty.with_lam(lam))
+
+    def lane(lam: Any, lam_dot: Any, z: Array, b: Array) -> Any:
+        return solution_tangents(pose, (form, penalty, lam), (*tangents[:2], lam_dot), z, b)
+
+    over_lams = None if lams is None else 0
+    dz, db, dloss, dobjective = jax.vmap(lane, in_axes=(over_lams, over_lams, 0, 0))(
+        lams, tangents[2], found.z, found.b
+    )
+    still = jnp.zeros_like(found.gap)
+    no_steps = np.zeros(found.steps.shape, jax.dtypes.float0)
+    return found, Minimum(dz, db, dloss, dobjective, still, still, no_steps)  # type: ignore[arg-type]
+
+
+@functools.partial(jax.jit, static_argnames=("engine", "mode", "equalities"))
+def _minimise(
+    engine: Engine,
+    mode: str,
+    equalities: bool,
+    form: StandardForm,
+    penalty: Any,
+    lams: Array | None,
+    start: tuple[Array, Array],
+    controls: Controls,
+) -> Minimum:
+    work = engine.prepare(form)
+    z, b = start
+    count = 1 if lams is None else lams.shape[0]
+    z, b = jnp.broadcast_to(z, (count, *z.shape[1:])), jnp.broadcast_to(b, (count,))
+
+    def at(lam: Array | None) -> Any:
+        return penalty if lam is None else penalty.with_lam(lam)
+
+    def lane(lam: Array | None, z: Array, b: Array, goal: Array, limit: Array) -> Any:
+        return _run(engine, form, work, form.units(at(lam)), equalities, z, b, goal, limit)
+
+    def over_lams(function: Any, *others: Array) -> Any:
+        return jax.vmap(function, in_axes=(None if lams is None else 0, *(0 for _ in others)), axis_size=count)(
+            lams, *others
+        )
+
+    def one_by_one(first: Array, *lanes: Array) -> Any:
+        def step(carry: Any, lane_inputs: Any) -> Any:
+            last, saturated = carry
+            lam, z, b, goal, limit = lane_inputs
+            z, b = jax.tree.map(lambda a, own: jnp.where(first, a, own), last, (z, b))
+            z, b, steps, claimed = lane(lam, z, b, goal, jnp.where(saturated, 0, limit))
+            if controls.stop is not None:
+                loss = form.loss.value(form.eta(z, b), form.y, form.s)
+                saturated = saturated | _saturated(controls.stop, form, z, loss)
+            return ((z, b), saturated), (z, b, steps, claimed)
+
+        begin = (jax.tree.map(lambda a: a[0], lanes[:2]), first & ~first)
+        return jax.lax.scan(step, begin, (lams, *lanes))[1]
+
+    def all_at_once(first: Array, *lanes: Array) -> Any:
+        return over_lams(lane, *lanes)
+
+    schedule = one_by_one if mode == "warm" else all_at_once
+
+    def unfinished(carry: Any) -> Array:
+        attempt, again, *_ = carry
+        return jnp.any(again) & (attempt < ATTEMPTS)
+
+    def attempt(carry: Any) -> Any:
+        attempt, again, z, b, steps, _ = carry
+        tighter = controls.tol * 0.5 * 0.1 ** attempt.astype(z.dtype)
+        z, b, more, claimed = schedule(
+            attempt == 0, z, b, jnp.where(again, tighter, jnp.inf), controls.max_steps - steps
+        )
+        steps = steps + more
+        checked = certify_all(z, b)
+        short = ~(checked.gap <= controls.tol) & ~jnp.isnan(checked.gap)
+        return attempt + 1, again & claimed & short & (steps < controls.max_steps), z, b, steps, checked
+
+    def certify_all(z: Array, b: Array) -> Certificate:
+        return over_lams(lambda lam, z, b: certify(form, form.units(at(lam)), z, b, equalities), z, b)
+
+    steps = jnp.zeros(count, jnp.int32)
+    blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(certify_all, z, b))
+    carry = (jnp.zeros((), jnp.int32), b == b, z, b, steps, blank)
+    *_, steps, done = jax.lax.while_loop(unfinished, attempt, carry)
+    found = Minimum(done.z, done.b, done.loss, done.objective, done.gap, done.stationarity, steps)
+    zero = jnp.zeros(form.shape[1], z.dtype)
+    return _where_answered(form, over_lams(lambda lam: at(lam).valid(zero)), controls, found)
+
+
+def _run(
+    engine: Engine,
+    form: StandardForm,
+    work: Any,
+    penalty: Any,
+    equalities: bool,
+    z: Array,
+    b: Array,
+    goal: Array,
+    limit: Array,
+) -> tuple[Array, Array, Array, Array]:
+    """Run an engine until its gap is at most `goal`, or it stalls, or `limit` steps are done.
+
+    The best point seen, the steps, and whether the engine claims the goal.
+    """
+
+    def unfinished(carry: Any) -> Array:
+        _, _, gap, steps, stale = carry
+        return ~(gap <= goal) & (steps < limit) & (stale < engine.patience)
+
+    def body(carry: Any) -> Any:
+        state, best, best_gap, steps, stale = carry
+        state, more = engine.advance(form, work, penalty, state)
+        gap = engine.gap(form, work, penalty, state, equalities)
+        better = gap < best_gap
+        newer = better | (best_gap == jnp.inf)  # no bound yet: the latest point is the best guess
+        best = jax.tree.map(lambda a, old: jnp.where(newer, a, old), engine.point(state), best)
+        stale = jnp.where(better, 0, jnp.where(jnp.isnan(gap), engine.patience, stale + 1))
+        return state, best, jnp.where(better, gap, best_gap), steps + more, stale
+
+    state = engine.init(form, work, penalty, z, b)
+    gap = engine.gap(form, work, penalty, state, equalities)
+    zero = jnp.zeros((), jnp.int32)
+    carry = (state, engine.point(state), gap, zero, jnp.where(jnp.isnan(gap), engine.patience, zero))
+    _, (z, b), gap, steps, _ = jax.lax.while_loop(unfinished, body, carry)
+    return z, b, steps, gap <= goal
+
+
+def _saturated(stop: Stop, form: StandardForm, z: Array, loss: Array) -> Array:
+    dev_ratio = 1 - loss / jnp.where(form.null_objective > 0, form.null_objective, 1.0)
+    return (dev_ratio >= stop.dev_ratio) | (jnp.sum(z != 0, dtype=z.dtype) >= stop.nonzeros)
+
+
+def _where_answered(form: StandardForm, valid: Array, controls: Controls, found: Minimum) -> Minimum:
+    """NaN where the data or the penalty have no answer, and after the strength at which a path was to stop."""
+    keep = form.fit & valid
+    if controls.stop is not None:
+        done = jax.vmap(functools.partial(_saturated, controls.stop, form))(found.z, found.loss)
+        keep = keep & (jnp.cumsum(done) - done == 0)
+
+    def masked(a: Array) -> Array:
+        if not jnp.issubdtype(a.dtype, jnp.floating):
+            return a
+        return jnp.where(keep.reshape(keep.shape + (1,) * (a.ndim - 1)), a, jnp.nan)
+
+    return jax.tree.map(masked, found)

@@ -1,0 +1,126 @@
+"""path: the solutions at many strengths in one call."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from l1jax._arrays import concrete
+from l1jax.engines import Engine
+from l1jax.grid import check_one_strength, grid_of
+from l1jax.loop import Controls, Minimum, minimise
+from l1jax.penalties import Penalty
+from l1jax.problem import Problem, check_values, numeric, on_device
+from l1jax.result import Result
+from l1jax.solving import choose_engine, finish, make_controls, may_have_equalities, starting_point
+from l1jax.standard_form import StandardForm, prepared
+
+CHUNKS = 20  # how often a progress bar moves, at most
+
+
+def path(
+    problem: Problem,
+    *,
+    lams: ArrayLike | None = None,
+    num: int = 100,
+    ratio: float | None = None,
+    mode: str = "auto",
+    solver: Any = "auto",
+    tol: float | None = None,
+    max_steps: int | None = None,
+    max_dev_ratio: float | None = None,
+    max_nonzeros: int | None = None,
+    progress: bool = False,
+) -> Result:
+    """argmin of the problem's objective at every strength lambda: a whole regularisation path in one call.
+
+    Args:
+      problem: the problem; `penalty.with_lam(lam)` takes the place of its penalty. Traced leaves are welcome.
+      lams: the strengths, (L,), in any order; the answers come in the same order. By default
+        `lambda_grid(problem, num=num, ratio=ratio)`.
+      num, ratio: length of the default grid, and its last strength over its first.
+      mode: "warm" solves from the largest strength down, each from the last solution; "vmap" solves all at once;
+        "auto" is "warm" on CPUs, where lanes in step wait for the slowest, and "vmap" on GPU and TPU. The answers
+        agree to `tol`.
+      solver, tol, max_steps: as for `solve`, for each strength.
+      max_dev_ratio: stop after the first strength that explains this share of the deviance (glmnet stops at 0.999).
+      max_nonzeros: stop after the first strength with at least so many nonzero coefficients. Neither is on by
+        default, in any mode. Entries after the stop are NaN with `converged=False`; mode "vmap" solves them all the
+        same, and so saves no time by stopping.
+      progress: whether to show a progress bar (tqdm); the lambdas are then solved in chunks driven from the host.
+
+    Every array of the result has a leading axis of lambdas. Raises ValueError for bad values, for a strength that is
+    an array (use `Factors`), and for `progress` under tracing.
+
+    Source: Friedman, Hastie, Tibshirani (2010), "Regularization paths for generalized linear models via coordinate
+    descent", J. Stat. Software 33(1), section 2.5.
+
+    >>> problem = Problem([[1.0], [2.0], [3.0]], [1.0, 2.0, 4.0], penalty=L1(1.0))
+    >>> print([f"{w:.3f}" for w in path(problem, lams=[1.0, 0.5, 0.1]).coef[:, 0]])
+    ['0.000', '0.750', '1.350']
+    """
+    check_values(problem)
+    check_one_strength(problem.penalty)
+    engine = choose_engine(problem, solver)
+    if mode == "auto":
+        mode = "warm" if jax.default_backend() == "cpu" else "vmap"
+    if mode not in ("warm", "vmap"):
+        raise ValueError(f'mode: want "auto", "warm" or "vmap", got {mode!r}')
+    form, penalty = prepared(problem)
+    strengths = grid_of(problem.X.shape, form, penalty, num, ratio) if lams is None else _check_lams(lams, problem)
+    controls = make_controls(problem, engine, tol, max_steps, (max_dev_ratio, max_nonzeros))
+    order = jnp.argsort(-strengths, stable=True)
+    descending = strengths[order]
+    # Whatever is free at a strength of 0 or more is free at the least one.
+    equalities = may_have_equalities(penalty.with_lam(descending[-1]), problem.X.shape[1], problem.dtype)
+    z, b = starting_point(problem, form, None)
+    start = (z[None], b[None])
+    if progress:
+        found = _in_chunks(engine, mode, equalities, form, penalty, descending, start, controls)
+    else:
+        found = minimise(engine, mode, equalities, form, penalty, descending, start, controls)
+    back = jnp.argsort(order)
+    return finish(problem, form, jax.tree.map(lambda a: a[back], found), strengths, controls)
+
+
+def _check_lams(lams: ArrayLike, problem: Problem) -> Array:
+    array = on_device(numeric(lams, "lams"), problem.dtype)
+    if array is None or array.ndim != 1 or array.shape[0] == 0:
+        raise ValueError(f"lams: want strengths of shape (L,), L at least 1; got {np.shape(lams)}")
+    if concrete(array) and not bool(jnp.all(jnp.isfinite(array) & (array >= 0))):
+        raise ValueError(f"lams: want finite numbers of at least 0, got {array}")
+    return array
+
+
+def _in_chunks(
+    engine: Engine,
+    mode: str,
+    equalities: bool,
+    form: StandardForm,
+    penalty: Penalty,
+    lams: Array,
+    start: tuple[Array, Array],
+    controls: Controls,
+) -> Minimum:
+    """The same, a chunk of lambdas at a time, each from the last solution before it, with a progress bar."""
+    if not concrete(form, penalty, lams, controls):
+        raise ValueError("progress: a progress bar can't be driven under jit, vmap or grad; pass progress=False")
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
+    size = -(-lams.shape[0] // CHUNKS)
+    padded = jnp.pad(lams, (0, -lams.shape[0] % size), mode="edge")  # one shape, one compilation
+    parts = []
+    with tqdm(total=lams.shape[0], unit="lambda", desc="path") as bar:
+        for k in range(0, lams.shape[0], size):
+            part = minimise(engine, mode, equalities, form, penalty, padded[k : k + size], start, controls)
+            parts.append(part)
+            start = (part.z[-1:], part.b[-1:])
+            nonzeros, gap = int(jnp.sum(part.z[-1] != 0)), float(jnp.max(part.gap))
+            bar.set_postfix(nonzeros=nonzeros, gap=f"{gap:.0e}", refresh=False)
+            bar.update(min(size, lams.shape[0] - k))
+    return jax.tree.map(lambda *a: jnp.concatenate(a)[: lams.shape[0]], *parts)

@@ -1,0 +1,201 @@
+"""What a penalty answers. Everything known about one penalty stands in one class."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from l1jax._arrays import compute_dtype, concrete, floating, hyperparameter
+from l1jax.penalties.terms import Terms
+
+
+class Penalty(abc.ABC):
+    """A function of the coefficients, and what optimisation needs to know of it.
+
+    `w`, `v`, `u` are pytrees of arrays (a single array is one); each method works leaf by leaf. Penalties are
+    data (pytrees whose hyperparameters are leaves) and are not callable.
+    """
+
+    lam: Any
+
+    @abc.abstractmethod
+    def with_lam(self, lam: Any) -> Self:
+        """The same shape at strength `lam`."""
+
+    @abc.abstractmethod
+    def value(self, w: Any) -> Array:
+        """The penalty of `w`, a scalar. `jax.grad` of it is the subgradient of least norm."""
+
+    @abc.abstractmethod
+    def prox(self, v: Any, step: Any) -> Any:
+        """argmin_w 1/2 |w - v|^2 + step * value(w); `step` a number, an array, or a tree that matches `v`."""
+
+    @abc.abstractmethod
+    def nearest_subgradient(self, w: Any, u: Any) -> Any:
+        """The element of the subdifferential at `w` that is nearest to `u`; NaN where it is empty."""
+
+    @abc.abstractmethod
+    def conjugate(self, u: Any) -> Array:
+        """sup_w <u, w> - value(w), a scalar; infinite outside its domain."""
+
+    @abc.abstractmethod
+    def critical_lam(self, u: Any, corner: float = 0.0) -> Array:
+        """The smallest strength at which 0 is optimal where minus the loss's gradient is `u`.
+
+        Infinite where no strength will do: an entry of `u` that meets no corner at 0, or bounds that exclude 0.
+        `corner` is the least weight given to the corner against the curvature: lambda grids of (nearly) smooth
+        penalties start from `corner=1e-3`.
+        """
+
+    @abc.abstractmethod
+    def free(self, w: Any) -> Any:
+        """Truth values: the coefficients on which the penalty puts neither a price nor a bound."""
+
+    @abc.abstractmethod
+    def excess(self, u: Any) -> Any:
+        """The part of `u` that no positive scaling brings into the conjugate's domain: 0 for a usable dual point."""
+
+    @abc.abstractmethod
+    def scalings(self, u: Any) -> tuple[Array, Array]:
+        """Factors c (m,) in [0, 1] worth trying on a dual point, and the conjugate (m,) at c * (u - excess)."""
+
+    @abc.abstractmethod
+    def valid(self, w: Any) -> Array:
+        """Whether the hyperparameters make a penalty of coefficients like `w`: a scalar truth value."""
+
+    def subgradient(self, w: Any) -> Any:
+        """The subgradient of least norm at `w`: 0 where 0 will do, so that 0 stays 0."""
+        return self.nearest_subgradient(w, jax.tree.map(lambda leaf: jnp.zeros_like(floating(leaf)), w))
+
+    def distance(self, w: Any, u: Any) -> Any:
+        """|u - nearest subgradient|, entry by entry: 0 exactly where `u` is a subgradient; infinite where none is."""
+        gaps = jax.tree.map(lambda a, b: jnp.abs(a - b), u, self.nearest_subgradient(w, u))
+        return jax.tree.map(lambda gap, a: jnp.where(jnp.isnan(gap) & ~jnp.isnan(a), jnp.inf, gap), gaps, u)
+
+
+class Elementwise(Penalty):
+    """A convex penalty that is a sum of scalar functions, one per coefficient, given by `terms`."""
+
+    @abc.abstractmethod
+    def terms(self, w: Any) -> list[Terms]:
+        """The scalar functions for each leaf of `w` (a tree of floating arrays, not half), in order."""
+
+    def value(self, w: Any) -> Array:
+        parts = self._each(lambda t, leaf: t.value(leaf), w)
+        return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
+
+    def prox(self, v: Any, step: Any) -> Any:
+        steps = broadcast_leaves(step, v, "step")
+        return _like(v, self._each(lambda t, leaf, s: t.prox(leaf, jnp.asarray(s, leaf.dtype)), v, steps))
+
+    def nearest_subgradient(self, w: Any, u: Any) -> Any:
+        return _like(w, self._each(lambda t, leaf, b: t.nearest(leaf, b), w, jax.tree.leaves(widened(u))))
+
+    def conjugate(self, u: Any) -> Array:
+        parts = self._each(lambda t, leaf: jnp.sum(t.conjugate(leaf)), u)
+        return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
+
+    def critical_lam(self, u: Any, corner: float = 0.0) -> Array:
+        parts = self.with_lam(1.0)._each(lambda t, leaf: _critical(t, leaf, corner), u)
+        return jnp.max(jnp.stack(parts))
+
+    def free(self, w: Any) -> Any:
+        return _tree(w, self._each(lambda t, leaf: t.free(leaf), w))
+
+    def excess(self, u: Any) -> Any:
+        return _tree(u, self._each(lambda t, leaf: t.excess(leaf), u))
+
+    def scalings(self, u: Any) -> tuple[Array, Array]:
+        # With curvature (l2) the conjugate is finite unscaled, but steep when l2 is small: offer both.
+        factors = []
+        for edges in (Terms.domain, Terms.corners):
+            parts = self._each(lambda t, leaf, edges=edges: _largest_scaling(leaf - t.excess(leaf), *edges(t)), u)
+            factors.append(jnp.min(jnp.stack(parts)))
+
+        def conjugate(t: Terms, leaf: Array, c: Array) -> Array:
+            low, high = t.domain()  # the scaled point may miss the domain's edge by its last digit
+            return jnp.sum(t.conjugate(jnp.clip(c * (leaf - t.excess(leaf)), low, high)))
+
+        values = [sum(self._each(lambda t, leaf, c=c: conjugate(t, leaf, c), u), jnp.zeros(())) for c in factors]
+        return jnp.stack(factors), jnp.stack(values)
+
+    def valid(self, w: Any) -> Array:
+        return jnp.all(jnp.stack(self._each(lambda t, leaf: t.valid(), w)))
+
+    def _each(self, fact: Callable[..., Array], w: Any, *others: list[Any]) -> list[Array]:
+        w = widened(w)
+        return [fact(*at) for at in zip(self.terms(w), jax.tree.leaves(w), *others, strict=True)]
+
+
+def widened(w: Any) -> Any:
+    """The tree in dtypes in which to compute: half precision and integers as float32 or wider."""
+    leaves = jax.tree.map(floating, w)
+    return jax.tree.map(lambda leaf: leaf.astype(compute_dtype(leaf.dtype)), leaves)
+
+
+def _tree(w: Any, leaves: list[Array]) -> Any:
+    """A tree of the structure of `w`."""
+    return jax.tree.unflatten(jax.tree.structure(w), leaves)
+
+
+def _like(w: Any, leaves: list[Array]) -> Any:
+    """A tree of the structure and dtypes of `w`."""
+    given = jax.tree.leaves(w)
+    return _tree(w, [a.astype(floating(b).dtype) for a, b in zip(leaves, given, strict=True)])
+
+
+def _largest_scaling(u: Array, low: Array, high: Array) -> Array:
+    """The largest c in [0, 1] with low <= c*u <= high, where 0 is inside on the side of `u`."""
+    edge = jnp.where(u > 0, high, -low)
+    outside = jnp.abs(u) > edge
+    return jnp.min(jnp.where(outside, edge / jnp.where(outside, jnp.abs(u), 1.0), 1.0), initial=1.0)
+
+
+def _critical(terms: Terms, u: Array, corner: float) -> Array:
+    """The least lam with u in lam * [low, high], the interval at 0; coefficients without any penalty don't count."""
+    low, high = terms.interval(jnp.zeros_like(u))
+    floor = corner * (terms.l1 + terms.l2)
+    low = jnp.where(jnp.isfinite(low), jnp.minimum(low, -floor), low)
+    high = jnp.where(jnp.isfinite(high), jnp.maximum(high, floor), high)
+    side = jnp.where(u > 0, high, -low)
+    free = (terms.l1 == 0) & (terms.l2 == 0) & jnp.isfinite(side)
+    needed = jnp.where((u == 0) | free, 0.0, jnp.abs(u) / jnp.where(side > 0, side, 1.0))
+    needed = jnp.where((side > 0) | (u == 0) | free, needed, jnp.inf)
+    return jnp.max(jnp.where(jnp.isnan(low) | jnp.isnan(high), jnp.inf, needed), initial=0.0)
+
+
+def broadcast_leaves(prefix: Any, w: Any, name: str) -> list[Any]:
+    """The leaves of `prefix`, a tree prefix of `w`, one for each leaf of `w`."""
+    try:
+        return list(jax.tree.leaves(jax.tree.broadcast(prefix, w)))
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: want one value, or a tree that matches the coefficients; got {jax.tree.structure(prefix)} "
+            f"for {jax.tree.structure(w)}"
+        ) from error
+
+
+def set_hyperparameter(node: Any, name: str, low: float, high: float, wanted: str) -> None:
+    """Convert the leaf `name` of a new node, and refuse values outside [low, high] where they can be seen."""
+    leaf = hyperparameter(getattr(node, name), name)
+    object.__setattr__(node, name, leaf)
+    if leaf is None or not concrete(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
+        return
+    inside = low <= leaf <= high if isinstance(leaf, float) else bool(jnp.all((leaf >= low) & (leaf <= high)))
+    if not inside:
+        raise ValueError(f"{name}: want {wanted}, got {leaf}")
+
+
+def set_strength(node: Any) -> None:
+    """Convert the strength of a new penalty; refuse a negative, NaN or infinite one."""
+    set_hyperparameter(node, "lam", 0.0, float(np.finfo(np.float64).max), "finite numbers, at least 0")
+
+
+def check_penalty(given: Any, name: str = "penalty") -> None:
+    """Refuse what is no penalty."""
+    if not isinstance(given, Penalty):
+        raise TypeError(f"{name}: want a penalty such as l1jax.L1(0.1), got {given!r}")

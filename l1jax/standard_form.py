@@ -1,0 +1,156 @@
+"""The problem as it is solved: centred, scaled, weighted, with the null model's intercept folded in."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from l1jax._arrays import eps
+from l1jax._node import node, static
+from l1jax.design import Design, prepare_design
+from l1jax.losses import Loss
+from l1jax.penalties import Elementwise, Penalty, Terms
+from l1jax.problem import Problem
+
+
+@node
+class StandardForm:
+    """minimise loss(offset + b + X z, y, s) + penalty(z) over z (p,) and, if there is an intercept, b ().
+
+    X has centred, scaled columns (`Design`); s sums to 1; at z = 0 the best b is 0. What depends on the data only is
+    here; `units` brings a penalty along.
+    """
+
+    design: Design
+    y: Array
+    s: Array
+    offset: Array
+    null_intercept: Array
+    null_objective: Array
+    null_slope: Array
+    fit: Array  # whether the data have an answer at all: a scalar truth value
+    loss: Loss
+    intercept: bool = static()
+    standardize: bool = static()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, p)"""
+        p, n = self.design.XT.shape
+        return n, p
+
+    def eta(self, z: Array, b: Array) -> Array:
+        return self.offset + b + self.design.dot(z)
+
+    def units(self, penalty: Any) -> "InUnits":
+        """The penalty of raw coefficients as one of z."""
+        return InUnits(penalty, self.strength, 1 / self.design.scale)
+
+    @property
+    def strength(self) -> Array:
+        """What the penalty acts on, over z."""
+        return jnp.ones_like(self.design.scale) if self.standardize else 1 / self.design.scale
+
+    def to_raw(self, z: Array, b: Array) -> tuple[Array, Array]:
+        """Coefficients (p,) and intercept () in the units of X."""
+        coef = z / self.design.scale
+        if not self.intercept:
+            return coef, b * 0
+        return coef, self.null_intercept + b - jnp.sum(coef * self.design.center)
+
+    def from_raw(self, coef: Array, intercept: Array) -> tuple[Array, Array]:
+        """The point (z, b) at coefficients and an intercept in the units of X."""
+        z = coef * self.design.scale
+        return z, intercept + jnp.sum(coef * self.design.center) - self.null_intercept
+
+
+@node
+class InUnits(Elementwise):
+    """z -> penalty(strength * z), its bounds set on bounds * z."""
+
+    penalty: Any
+    strength: Array
+    bounds: Array
+
+    @property
+    def lam(self) -> Any:
+        return self.penalty.lam
+
+    def with_lam(self, lam: Any) -> "InUnits":
+        return InUnits(self.penalty.with_lam(lam), self.strength, self.bounds)
+
+    def terms(self, w: Any) -> list[Terms]:
+        return [t.in_units(self.strength, self.bounds) for t in self.penalty.terms(w)]
+
+
+def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:
+    """The standard form, and the penalty with its leaves in the problem's dtype."""
+    penalty = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), problem.penalty)
+    return standard_form(problem), penalty
+
+
+@jax.jit
+def standard_form(problem: Problem) -> StandardForm:
+    """The standard form of a problem's data."""
+    loss, s = problem.loss, problem.weights()
+    flags = problem.flags()
+    del flags["penalty"]
+    design = prepare_design(problem.X, s, problem.fit_intercept, problem.standardize)
+    given = jnp.zeros_like(problem.y) if problem.offset is None else problem.offset
+    y, offset = loss.absorb(loss.encode(problem.y), given)
+    intercept = jnp.zeros((), problem.dtype)
+    if problem.fit_intercept:
+        for _ in range(2):  # the second pass wins back the digits that a large mean of y cost
+            more = shift(loss, offset, y, s)
+            intercept = intercept + more
+            y, offset = loss.absorb(y, offset + more)
+    form = StandardForm(
+        design=design,
+        y=y,
+        s=s,
+        offset=offset,
+        null_intercept=intercept,
+        null_objective=loss.value(offset, y, s),
+        null_slope=jnp.zeros((), problem.dtype),
+        fit=jnp.all(jnp.stack(list(flags.values()))),
+        loss=loss,
+        intercept=problem.fit_intercept,
+        standardize=problem.standardize,
+    )
+    slope = jnp.max(jnp.abs(design.tdot(loss.gradient(offset, y, s))) / form.strength)
+    return dataclasses.replace(form, null_slope=slope)
+
+
+def shift(loss: Loss, eta: Array, y: Array, s: Array) -> Array:
+    """argmin_b loss(eta + b, y, s), by Newton steps that are shortened until the slope decreases.
+
+    Taken as a constant in derivatives: it only chooses the point from which b is counted.
+    """
+    eta, y, s = jax.lax.stop_gradient((eta, y, s))
+    loss = jax.lax.stop_gradient(loss)
+
+    def slope(b: Array) -> Array:
+        return jnp.sum(loss.gradient(eta + b, y, s))
+
+    def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
+        _, g, step, k = carry
+        return (jnp.abs(g) > tiny) & (jnp.abs(step) > 0) & (k < 100)
+
+    def newton(b: Array, g: Array) -> Array:
+        h = jnp.sum(loss.curvature(eta + b, y, s))
+        return -g / jnp.where(h > 0, h, 1.0)
+
+    def body(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        b, g, step, k = carry
+        g_new = slope(b + step)
+        better = jnp.abs(g_new) < jnp.abs(g)
+        b, g = jnp.where(better, b + step, b), jnp.where(better, g_new, g)
+        return b, g, jnp.where(better, newton(b, g), step / 4), k + 1
+
+    start = jnp.zeros_like(jnp.sum(eta))
+    g = slope(start)
+    tiny = eps(eta.dtype) / 4 * jnp.sum(jnp.abs(loss.gradient(eta, y, s)))
+    b, *_ = jax.lax.while_loop(unfinished, body, (start, g, newton(start, g), jnp.zeros((), jnp.int32)))
+    return b

@@ -1,0 +1,31 @@
+"""Test settings: float64, no silent promotion of ranks or dtypes, fixed seeds."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import settings
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+settings.register_profile("l1jax", deadline=None, derandomize=True, database=None)
+settings.load_profile("l1jax")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def standard_promotion():
+    """For tests through optax's adam, schedules and the like, which are not clean under strict promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def float32():
+    """JAX as a notebook finds it: x64 off."""
+    with jax.enable_x64(False):
+        yield
