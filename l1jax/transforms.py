@@ -94,7 +94,7 @@ class FistaState(NamedTuple):
 def prox_step(penalty: Penalty, v: Any, params: Any, step: Any) -> Any:
     """The update that takes `params` to prox(v, step), in the dtypes of `params`, exactly 0 where that is 0."""
     z = penalty.prox(jax.tree.map(lambda a: a.astype(compute_dtype(a.dtype)), v), step)
-    return jax.tree.map(lambda a, p: jnp.where(a == 0, -p, (a - p).astype(p.dtype)), z, params)
+    return jax.tree.map(lambda a, p: jnp.where(a == 0, -p, (a - _wide(p)).astype(p.dtype)), z, params)
 
 
 def proximal(

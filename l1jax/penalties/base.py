@@ -185,8 +185,8 @@ def set_hyperparameter(node: Any, name: str, low: float, high: float, wanted: st
     object.__setattr__(node, name, leaf)
     if leaf is None or not concrete(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
         return
-    inside = low <= leaf <= high if isinstance(leaf, float) else bool(jnp.all((leaf >= low) & (leaf <= high)))
-    if not inside:
+    values = np.asarray(leaf).astype(np.float64)  # not in the leaf's dtype, in which `high` may overflow
+    if not np.all((values >= low) & (values <= high)):
         raise ValueError(f"{name}: want {wanted}, got {leaf}")
 
 
