@@ -45,26 +45,25 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool) -> Desig
     centred, as glmnet does); otherwise by a power of two, which is exact. A column whose standard deviation is at
     most eps times its largest entry is constant: it becomes 0 if columns are centred or standardised.
     """
-    XT = X.T
-    used = (s > 0)[None, :]
-    largest = jnp.max(jnp.where(used, jnp.abs(XT), 0.0), axis=1)
+    # Sums over rows, not products: they fuse with what they sum, and lose fewer digits in float32.
+    w = s[:, None]
+    largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=0)
     unit = _power_of_two(largest)  # before anything is squared: 1e20 squares to infinity in float32
-    XT = XT / unit[:, None]
-    mean = jnp.matmul(XT, s, precision=HIGHEST)
-    mean = mean + jnp.matmul(XT - mean[:, None], s, precision=HIGHEST)  # a second pass wins back the rounding
-    centred = XT - mean[:, None]
-    variance = jnp.matmul(centred**2, s, precision=HIGHEST)
+    X = X / unit[None, :]
+    mean = jnp.sum(X * w, axis=0)
+    mean = mean + jnp.sum((X - mean[None, :]) * w, axis=0)  # a second pass wins back the rounding
+    variance = jnp.sum((X - mean[None, :]) ** 2 * w, axis=0)
     constant = variance <= (eps(X.dtype) * largest / unit) ** 2
     varying = jnp.sqrt(jnp.where(constant, 1.0, variance))
-    if center:
-        XT = centred
-    if center or standardize:
-        XT = jnp.where(constant[:, None], 0.0, XT)
+    shift = jnp.where(center, mean, 0.0)
     if standardize:
         norm = varying
     else:
-        norm = _power_of_two(varying if center else jnp.sqrt(jnp.matmul(XT**2, s, precision=HIGHEST)))
-    return Design(XT / norm[:, None], jnp.where(center, mean, 0.0) * unit, norm * unit)
+        norm = _power_of_two(varying if center else jnp.sqrt(jnp.sum(X**2 * w, axis=0)))
+    columns = (X - shift[None, :]) / norm[None, :]
+    if center or standardize:
+        columns = jnp.where(constant[None, :], 0.0, columns)
+    return Design(columns.T, shift * unit, norm * unit)
 
 
 def _power_of_two(x: Array) -> Array:

@@ -98,8 +98,8 @@ class Squared(Loss):
 
     def absorb(self, y: Array, offset: Array) -> tuple[Array, Array]:
         rest = y - offset
-        noise = 4 * eps(y.dtype) * jnp.abs(offset)
-        return jnp.where(jnp.abs(rest) <= noise, 0.0, rest), jnp.zeros_like(offset)
+        constant = jnp.max(jnp.abs(rest)) <= 4 * eps(y.dtype) * jnp.max(jnp.abs(offset))
+        return jnp.where(constant, 0.0, rest), jnp.zeros_like(offset)
 
 
 @node

@@ -54,6 +54,8 @@ class Result:
         """The part of the leading axis that `index` names."""
         if self.gap.ndim == 0:
             raise IndexError("this result is a single solution: it has no batch axis to index")
+        if isinstance(index, int | np.integer) and not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is outside the leading axis, of length {len(self)}")
         return jax.tree.map(lambda a: a[index], self)
 
     def __len__(self) -> int:

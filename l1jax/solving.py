@@ -9,7 +9,7 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from l1jax._arrays import concrete
+from l1jax._arrays import concrete, eps
 from l1jax.certificate import certify
 from l1jax.engines import Engine, by_name, from_transformation
 from l1jax.loop import Controls, Minimum, Stop, minimise
@@ -137,6 +137,7 @@ def _finish(form: StandardForm, found: Minimum, lams: Array, tol: Array) -> dict
     null = form.null_objective
     gap, stationarity = jax.lax.stop_gradient((found.gap, found.stationarity))
     share = 1 - found.loss / jnp.where(null > 0, null, 1.0)
+    share = jnp.where(jnp.abs(share) <= 8 * eps(share.dtype), 0.0, share)  # at lambda_max
     return {
         "coef": coef,
         "intercept": intercept,

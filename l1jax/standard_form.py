@@ -99,27 +99,33 @@ def standard_form(problem: Problem) -> StandardForm:
     del flags["penalty"]
     design = prepare_design(problem.X, s, problem.fit_intercept, problem.standardize)
     given = jnp.zeros_like(problem.y) if problem.offset is None else problem.offset
-    y, offset = loss.absorb(loss.encode(problem.y), given)
+    y, offset = loss.encode(problem.y), jnp.zeros_like(given)
     intercept = jnp.zeros((), problem.dtype)
-    if problem.fit_intercept:
-        for _ in range(2):  # the second pass wins back the digits that a large mean of y cost
+    # The null model's intercept comes off before the offset, while the difference is exact, and again after it; the
+    # third pass wins back the digits that a large mean of y cost.
+    for part in (given, jnp.zeros_like(given), jnp.zeros_like(given)):
+        if problem.fit_intercept:
             more = shift(loss, offset, y, s)
             intercept = intercept + more
             y, offset = loss.absorb(y, offset + more)
+        y, offset = loss.absorb(y, offset + part)
+    slopes = loss.gradient(offset, y, s)
+    null_objective = loss.value(offset, y, s)
+    representable = jnp.isfinite(null_objective) & ((null_objective > 0) | jnp.all(slopes == 0))
     form = StandardForm(
         design=design,
         y=y,
         s=s,
         offset=offset,
         null_intercept=intercept,
-        null_objective=loss.value(offset, y, s),
+        null_objective=null_objective,
         null_slope=jnp.zeros((), problem.dtype),
-        fit=jnp.all(jnp.stack(list(flags.values()))),
+        fit=jnp.all(jnp.stack([representable, *flags.values()])),
         loss=loss,
         intercept=problem.fit_intercept,
         standardize=problem.standardize,
     )
-    slope = jnp.max(jnp.abs(design.tdot(loss.gradient(offset, y, s))) / form.strength)
+    slope = jnp.max(jnp.abs(design.tdot(slopes)) / form.strength)
     return dataclasses.replace(form, null_slope=slope)
 
 

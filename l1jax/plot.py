@@ -1,0 +1,209 @@
+"""Pictures of paths; matplotlib is imported when one is drawn."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from l1jax.result import Result
+
+COLOURS = (
+    *("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf"),
+    *("#8c564b", "#e377c2", "#bcbd22", "#1b3a6b", "#7f1d1d", "#14532d"),
+)
+SMALL = 8  # font size of names and marks, in points
+LINE = 1.25 * SMALL
+AXES = {
+    "lambda": "λ (decreasing, log scale)",
+    "norm": "sum of |coefficients|",
+    "deviance": "share of deviance explained",
+}
+
+
+def coefficient_path(
+    result: Result,
+    *,
+    ax: Any = None,
+    names: Sequence[str] | None = None,
+    against: str = "lambda",
+    mark: Mapping[str, float] | None = None,
+) -> Any:
+    """coef_j(lambda) for each j, as lines: how the coefficients of a path grow as lambda falls.
+
+    Args:
+      result: a path: L lambdas, in any order, with coef (L, p). Lambdas without an answer (NaN) are left out.
+      ax: the matplotlib Axes to draw on; by default one of a new Figure, which matplotlib's pyplot does not keep.
+      names: a name for each of the p coefficients; by default those of `result`, or x0, x1, ....
+      against: the horizontal axis: "lambda" (log scale, the largest at the left), "norm" (sum_j |coef_j|) or
+        "deviance" (the share explained, `dev_ratio`).
+      mark: label -> lambda: strengths to mark by dashed verticals, each at the nearest lambda of the path.
+
+    Returns the Axes. The largest coefficients at the end of the path, in the units of `result`, are coloured and
+    named at their ends, the others grey. The top axis counts the nonzero coefficients. Raises ValueError for a result
+    that is no path of at least two lambdas, names of another number, an unknown `against`, a mark beyond the path, a
+    lambda of 0 on a log axis; ImportError without matplotlib.
+
+    >>> found = path(Problem([[1.0, 0.0], [2.0, 1.0], [3.0, 0.0]], [1.0, 2.0, 4.0], penalty=L1(1.0)), num=5)
+    >>> ax = coefficient_path(found, names=["dose", "age"], mark={"chosen": 0.1})
+    >>> ax.figure.savefig("path.png")  # doctest: +SKIP
+    >>> ax.get_ylabel()
+    'coefficient'
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "l1jax[plot]"') from error
+    curves = _curves(result, names, against)
+    nearest = {label: _nearest(curves.lams, label, lam) for label, lam in (mark or {}).items()}
+    if ax is None:
+        ax = Figure(figsize=(7.5, 4.8), layout="constrained").add_subplot()
+    _draw_lines(ax, curves)
+    _frame(ax, curves, against, headroom=len(nearest))
+    _mark(ax, curves, nearest)
+    _count_nonzeros(ax, curves)
+    _name_lines(ax, curves)
+    return ax
+
+
+@dataclasses.dataclass(frozen=True)
+class _Curves:
+    """What is drawn: lambdas (L,), places on the axis (L,), coefficients (L, p), names, and which lines stand out."""
+
+    lams: np.ndarray
+    x: np.ndarray
+    coef: np.ndarray
+    names: tuple[str, ...]
+    colours: dict[int, str]
+
+
+def _curves(result: Result, names: Sequence[str] | None, against: str) -> _Curves:
+    if against not in AXES:
+        raise ValueError(f"against: want {', '.join(map(repr, AXES))}; got {against!r}")
+    lams, coef, share = (np.asarray(a, np.float64) for a in (result.lams, result.coef, result.dev_ratio))
+    if lams.ndim != 1 or coef.ndim != 2:
+        raise ValueError(f"result: want a path, with one batch axis and coef (L, p); got coef of shape {coef.shape}")
+    if names is None:
+        names = result.names or tuple(f"x{j}" for j in range(coef.shape[1]))
+    if len(names) != coef.shape[1]:
+        raise ValueError(f"names: want {coef.shape[1]}, one for each coefficient; got {len(names)}")
+    order = np.argsort(-lams, kind="stable")
+    order = order[np.all(np.isfinite(coef[order]), axis=1)]
+    lams, coef, share = lams[order], coef[order], share[order]
+    if len(lams) < 2:
+        raise ValueError(f"result: want a path of at least two lambdas with an answer, got {len(lams)}")
+    if against == "lambda" and lams[-1] <= 0:
+        raise ValueError('against: a log axis has no place for lambda = 0; leave it out or take against="norm"')
+    x = {"lambda": lams, "norm": np.abs(coef).sum(axis=1), "deviance": share}[against]
+    largest = [int(j) for j in np.argsort(-np.abs(coef[-1]), kind="stable") if coef[-1, j] != 0]
+    return _Curves(lams, x, coef, tuple(names), dict(zip(largest, COLOURS, strict=False)))
+
+
+def _nearest(lams: np.ndarray, label: str, lam: float) -> int:
+    if not lams[-1] * (1 - 1e-6) <= lam <= lams[0] * (1 + 1e-6):
+        raise ValueError(f"mark: {label} = {lam:.4g} is beyond the path, {lams[-1]:.4g} to {lams[0]:.4g}")
+    return int(np.argmin(np.abs(lams - lam)))
+
+
+def _draw_lines(ax: Any, curves: _Curves) -> None:
+    ax.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
+    for j in range(curves.coef.shape[1]):
+        if j not in curves.colours and np.any(curves.coef[:, j] != 0):
+            ax.plot(curves.x, curves.coef[:, j], color="0.75", linewidth=0.7, zorder=1)
+    for j, colour in curves.colours.items():
+        ax.plot(curves.x, curves.coef[:, j], color=colour, linewidth=1.5, zorder=2, label=curves.names[j])
+
+
+def _frame(ax: Any, curves: _Curves, against: str, headroom: int) -> None:
+    """Scales and limits, with room at the right for the names and at the top for lines of text."""
+    ax.set_ylabel("coefficient")
+    ax.set_xlabel(AXES[against])
+    if against == "lambda":
+        ax.set_xscale("log")
+    ends = np.log(curves.x) if against == "lambda" else curves.x
+    longest = max((len(curves.names[j]) for j in curves.colours), default=0)
+    room = min(0.35, (0.6 * longest + 2.5) * SMALL / (72 * _size(ax)[0]))
+    span = ends[-1] - ends[0]
+    left, right = ends[0] - 0.02 * span, ends[-1] + span * room / (1 - room)
+    if left != right:
+        ax.set_xlim(*(np.exp([left, right]) if against == "lambda" else (left, right)))
+    low, high = ax.get_ylim()
+    room = min(0.35, LINE * (headroom + 0.3 * bool(headroom)) / (72 * _size(ax)[1]))
+    ax.set_ylim(low, high + (high - low) * room / (1 - room))  # fixed: names are placed for these limits
+    for side in ("right", "top"):
+        ax.spines[side].set_visible(False)
+
+
+def _mark(ax: Any, curves: _Curves, marks: Mapping[str, int]) -> None:
+    """A dashed vertical for each mark, its label above the curves, one line of text for each."""
+    for row, (label, k) in enumerate(marks.items()):
+        ax.axvline(curves.x[k], color="0.35", linestyle="--", linewidth=0.9, zorder=1)
+        at_right = _across(ax, curves)[k] > 0.7
+        ax.annotate(
+            label,
+            (curves.x[k], 1.0),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(-3 if at_right else 3, -LINE * (row + 0.3)),
+            textcoords="offset points",
+            ha="right" if at_right else "left",
+            va="top",
+            fontsize=SMALL,
+            color="0.25",
+        )
+
+
+def _count_nonzeros(ax: Any, curves: _Curves) -> None:
+    """The number of nonzero coefficients, at places spread evenly over the top axis."""
+    across = _across(ax, curves)
+    ticks = np.unique([np.argmin(np.abs(across - at)) for at in np.linspace(across[0], across[-1], 10)])
+    counts = np.sum(curves.coef[ticks] != 0, axis=1)
+    top = ax.secondary_xaxis("top")
+    top.set_xticks(curves.x[ticks], labels=[str(count) for count in counts], fontsize=SMALL)
+    top.set_xticks([], minor=True)
+    top.set_xlabel("nonzero coefficients", fontsize=SMALL)
+
+
+def _name_lines(ax: Any, curves: _Curves) -> None:
+    """Names right of the lines' ends, pushed apart until none overlap, each joined to its line."""
+    lines = sorted(curves.colours, key=lambda j: curves.coef[-1, j])
+    low, high = ax.get_ylim()
+    ends = [float((curves.coef[-1, j] - low) / (high - low)) for j in lines]
+    places = spread(ends, LINE / (72 * _size(ax)[1]))
+    for j, end, place in zip(lines, ends, places, strict=True):
+        ax.annotate(
+            curves.names[j],
+            (curves.x[-1], low + end * (high - low)),
+            xytext=(14, (place - end) * 72 * _size(ax)[1]),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+            color=curves.colours[j],
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": curves.colours[j], "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0},
+        )
+
+
+def spread(places: Sequence[float], apart: float) -> list[float]:
+    """The ascending places nearest to `places` (ascending, in [0, 1]) that are at least `apart` from each other.
+
+    Least squares: places too close form a block, which sits at the mean of where its members would be.
+    """
+    blocks: list[list[float]] = []  # of places less their rank * apart, which have only to ascend
+    for rank, place in enumerate(places):
+        blocks.append([place - rank * apart])
+        while len(blocks) > 1 and np.mean(blocks[-2]) >= np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    return [float(np.mean(block)) + rank * apart for rank, block in enumerate(b for b in blocks for _ in b)]
+
+
+def _across(ax: Any, curves: _Curves) -> np.ndarray:
+    """Where the lambdas stand, (L,), as shares of the width of the Axes."""
+    points = np.column_stack([curves.x, np.zeros_like(curves.x)])
+    return np.asarray(ax.transAxes.inverted().transform(ax.transData.transform(points))[:, 0])
+
+
+def _size(ax: Any) -> tuple[float, float]:
+    """Width and height of the Axes in inches."""
+    box = ax.get_position()
+    width, height = ax.figure.get_size_inches()
+    return float(width * box.width), float(height * box.height)

@@ -1,0 +1,147 @@
+"""Pictures of paths: what is drawn is the path, and it can be read."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from l1jax import L1, Problem, datasets, path
+from l1jax.plot import coefficient_path, spread
+
+
+@pytest.fixture(scope="module")
+def found():
+    data = datasets.diabetes()
+    return path(Problem(data.X, data.y, penalty=L1(1.0), names=data.names), num=40)
+
+
+def curves(ax):
+    return {line.get_label(): line.get_xydata() for line in ax.get_lines() if not line.get_label().startswith("_")}
+
+
+def drawn(ax):
+    canvas = FigureCanvasAgg(ax.figure)
+    canvas.draw()
+    return canvas.get_renderer()
+
+
+@pytest.mark.parametrize("against", ["lambda", "norm", "deviance"])
+def test_lines_are_the_coefficients(found, against):
+    ax = coefficient_path(found, against=against)
+    coef = np.asarray(found.coef)
+    x = {"lambda": found.lams, "norm": np.abs(coef).sum(axis=1), "deviance": found.dev_ratio}[against]
+    lines = curves(ax)
+    assert set(lines) == set(found.names)
+    for j, name in enumerate(found.names):
+        np.testing.assert_array_equal(lines[name], np.column_stack([x, coef[:, j]]))
+    left, right = ax.get_xlim()
+    assert (left > right) == (against == "lambda")
+    assert ax.get_xscale() == ("log" if against == "lambda" else "linear")
+    drawn(ax)
+
+
+def test_names_are_legible(found):
+    """Names and marks overlap neither each other nor the edge of the Axes."""
+    ax = coefficient_path(found, mark={"min": float(found.lams[20]), "1se": float(found.lams[19])})
+    renderer = drawn(ax)
+    boxes = [text.get_window_extent(renderer) for text in ax.texts]
+    assert {text.get_text() for text in ax.texts} == {*found.names, "min", "1se"}
+    frame = ax.get_window_extent(renderer)
+    for i, box in enumerate(boxes):
+        assert frame.x0 <= box.x0
+        assert box.x1 <= frame.x1
+        for other in boxes[:i]:
+            shared = min(box.y1, other.y1) - max(box.y0, other.y0)
+            apart = box.x1 <= other.x0 or other.x1 <= box.x0
+            assert apart or shared <= 0.1 * box.height
+
+
+def test_marks_stand_at_the_nearest_lambda(found):
+    lam = float(found.lams[7])
+    ax = coefficient_path(found, mark={"here": lam * 1.01})
+    (mark,) = [line for line in ax.get_lines() if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(mark.get_xdata(), lam)
+
+
+def test_top_axis_counts_nonzeros(found):
+    ax = coefficient_path(found)
+    (top,) = ax.child_axes
+    count = dict(zip(np.asarray(found.lams).tolist(), np.asarray(found.df).tolist(), strict=True))
+    labels = [int(text.get_text()) for text in top.get_xticklabels()]
+    assert labels == [count[float(lam)] for lam in top.get_xticks()]
+    assert (labels[0], labels[-1]) == (0, 10)
+
+
+def test_given_axes_and_names_are_used(found):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    names = [f"feature {j}" for j in range(10)]
+    assert coefficient_path(found, ax=right, names=names) is right
+    assert set(curves(right)) == set(names)
+    assert not left.lines
+
+
+def test_order_of_lambdas_and_unanswered_ones_do_not_matter(found):
+    shuffled = found[np.random.default_rng(0).permutation(40)]
+    coef = np.asarray(found.coef).copy()
+    coef[30:] = np.nan
+    for result, count in ((shuffled, 40), (dataclasses.replace(found, coef=coef), 30)):
+        lines = curves(coefficient_path(result))
+        np.testing.assert_array_equal(lines["bmi"], np.column_stack([found.lams, found.coef[:, 2]])[:count])
+
+
+def test_only_the_largest_are_named(found):
+    coef = np.linspace(0, 1, 40)[:, None] * np.arange(30.0) * np.resize([1, -1], 30)
+    ax = coefficient_path(dataclasses.replace(found, coef=coef, names=None))
+    assert set(curves(ax)) == {f"x{j}" for j in range(18, 30)}
+    assert len(ax.get_lines()) == 1 + 29  # the line at 0, and all but that of x0
+
+
+def test_empty_paths_are_drawn(found):
+    for against in ("lambda", "norm", "deviance"):
+        drawn(coefficient_path(dataclasses.replace(found, coef=found.coef * 0), against=against))
+
+
+def test_no_figure_is_kept_by_pyplot(found):
+    from matplotlib import pyplot, rcParams
+
+    before = dict(rcParams)
+    coefficient_path(found)
+    assert pyplot.get_fignums() == []
+    assert dict(rcParams) == before
+
+
+def test_wrong_arguments(found):
+    with pytest.raises(ValueError, match=r"want a path.*coef of shape \(10,\)"):
+        coefficient_path(found[3])
+    with pytest.raises(ValueError, match="at least two lambdas"):
+        coefficient_path(found[:1])
+    with pytest.raises(ValueError, match="no place for lambda = 0"):
+        coefficient_path(dataclasses.replace(found, lams=found.lams - found.lams[-1]))
+    with pytest.raises(ValueError, match="want 'lambda', 'norm', 'deviance'; got 'x'"):
+        coefficient_path(found, against="x")
+    with pytest.raises(ValueError, match=r"names: want 10.*got 1"):
+        coefficient_path(found, names=["a"])
+    with pytest.raises(ValueError, match=r"mark: min = 99 is beyond the path"):
+        coefficient_path(found, mark={"min": 99.0})
+
+
+def test_without_matplotlib_it_says_how_to_get_it(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "l1jax\[plot\]"'):
+        coefficient_path(found)
+
+
+def test_spread_is_the_nearest_that_keeps_apart(rng):
+    places = np.sort(rng.random(6))
+    best = np.array(spread(places, 0.15))
+    assert np.all(np.diff(best) >= 0.15 - 1e-12)
+    for _ in range(2000):
+        other = places + rng.standard_normal(6) * 0.1
+        other = other[0] + np.concatenate([[0], np.cumsum(np.maximum(np.diff(other), 0.15))])
+        assert np.sum((other - places) ** 2) >= np.sum((best - places) ** 2) - 1e-12
+    assert spread([0.1, 0.5, 0.9], 0.2) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([], 0.1) == []
