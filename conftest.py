@@ -1,4 +1,4 @@
-"""Doctests run as a user would: float32, every public name at hand."""
+"""Doctests run as in a user's session: float32, promotion as JAX ships it, every public name at hand."""
 
 import jax
 import jax.numpy as jnp
@@ -14,5 +14,5 @@ def _doctest_in_float32(request, doctest_namespace):
         return
     names = {name: getattr(l1jax, name) for name in dir(l1jax) if not name.startswith("_")}
     doctest_namespace.update(names, jnp=jnp, jax=jax)
-    with jax.enable_x64(False), jax.numpy_rank_promotion("raise"):
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
         yield

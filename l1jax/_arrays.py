@@ -17,6 +17,11 @@ def floating(x: ArrayLike) -> Array:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
+def unsigned_zero(x: Array) -> Array:
+    """`x` with 0.0 for -0.0; its derivative is that of `x`."""
+    return x - jax.lax.stop_gradient(jnp.where(x == 0, x, jnp.zeros_like(x)))
+
+
 def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """The dtype in which to compute with data of `dtype`: itself, but float32 for half precision."""
     dtype = np.dtype(dtype)

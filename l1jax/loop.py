@@ -208,7 +208,8 @@ def _where_answered(form: StandardForm, valid: Array, controls: Controls, found:
     keep = form.fit & valid
     if controls.stop is not None:
         done = jax.vmap(functools.partial(_saturated, controls.stop, form))(found.z, found.loss)
-        keep = keep & (jnp.cumsum(done) - done == 0)
+        done = done.astype(jnp.int32)
+        keep = keep & (jnp.cumsum(done) == done)  # none before it
 
     def masked(a: Array) -> Array:
         if not jnp.issubdtype(a.dtype, jnp.floating):

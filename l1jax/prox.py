@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from l1jax._arrays import floating
+from l1jax._arrays import floating, unsigned_zero
 
 
 def soft_threshold(v: ArrayLike, t: ArrayLike) -> Array:
@@ -26,7 +26,8 @@ def soft_threshold(v: ArrayLike, t: ArrayLike) -> Array:
     """
     v = floating(v)
     t = jnp.asarray(t, v.dtype)
-    return jnp.where(jnp.abs(v) <= t, jnp.zeros_like(v), v - jnp.copysign(t, v))
+    inside = (jnp.abs(v) <= t) & (t > 0)  # without a threshold there is no kink at 0
+    return jnp.where(inside, jnp.zeros_like(v), v - jnp.copysign(t, v))
 
 
 def shrink(v: ArrayLike, t: ArrayLike) -> Array:
@@ -43,7 +44,7 @@ def shrink(v: ArrayLike, t: ArrayLike) -> Array:
     Array([-1.5,  0.5], dtype=float32)
     """
     v = floating(v)
-    return v / (1 + jnp.asarray(t, v.dtype))
+    return unsigned_zero(v / (1 + jnp.asarray(t, v.dtype)))
 
 
 def elastic_net(v: ArrayLike, t1: ArrayLike, t2: ArrayLike) -> Array:
@@ -81,4 +82,4 @@ def clip_to_bounds(v: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> Array:
     """
     v = floating(v)
     lower, upper = jnp.asarray(lower, v.dtype), jnp.asarray(upper, v.dtype)
-    return jnp.where(v < lower, lower, jnp.where(v > upper, upper, v))
+    return unsigned_zero(jnp.where(v <= lower, lower, jnp.where(v >= upper, upper, v)))

@@ -140,8 +140,9 @@ class Result:
         """
         wanted = {f.name for f in dataclasses.fields(cls)} - {"names"}
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            with open(file, "rb") as stream:
+                stored = np.load(stream, allow_pickle=False)
+                arrays = {name: stored[name] for name in stored.files} if hasattr(stored, "files") else {}
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
             raise ValueError(f"{os.fspath(file)} is no saved l1jax result: {error}") from error
         if not wanted <= set(arrays):

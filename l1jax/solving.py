@@ -32,9 +32,10 @@ def solve(
     Args:
       problem: the problem. Traced leaves are welcome: `solve` may be jitted, batched and differentiated.
       solver: "auto"; "cd" (coordinate descent on the Gram matrix: squared loss, penalties that act on each
-        coefficient alone); "fista" (accelerated proximal gradient: any smooth loss); a function from a penalty of
-        {coef, intercept} to an optax transformation; or a plain optax direction such as `optax.scale_by_adam()`,
-        which is wrapped in `proximal` with a step size that needs no tuning.
+        coefficient alone); "newton" (proximal Newton around it: any smooth loss); "fista" (accelerated proximal
+        gradient: any smooth loss and convex penalty); a function from a penalty of {coef, intercept} to an optax
+        transformation; or a plain optax direction such as `optax.scale_by_adam()`, which is wrapped in `proximal`
+        with a step size that needs no tuning.
       tol: the relative duality gap at which to stop: (objective - bound)/(objective of the null model). By default
         1e-6 in float64 and 1e-5 in float32.
       max_steps: the limit of sweeps ("cd") or iterations (the others).
@@ -60,16 +61,20 @@ def solve(
 
 
 def choose_engine(problem: Problem, solver: Any) -> Engine:
-    """The engine for a solver's name or transformation. "auto" is coordinate descent wherever it applies and its Gram
-    matrix is small, on CPUs, which run its scalar loop well; else accelerated proximal gradient, all matrix products.
+    """The engine for a solver's name or transformation.
+
+    "auto" is coordinate descent or, for other losses than the squared one, proximal Newton, where these apply and their
+    Gram matrices are small, on CPUs, which run their scalar loop well; else FISTA, which is all matrix products.
     """
     if isinstance(solver, optax.GradientTransformation) or callable(solver):
         return from_transformation(solver)
     if solver == "auto":
         n, p = problem.X.shape
-        small = p <= max(2 * n, 4096)
-        unfit = by_name["cd"].refuses(problem.loss, problem.penalty)
-        return by_name["cd" if small and not unfit and jax.default_backend() == "cpu" else "fista"]
+        for name, limit in (("cd", max(2 * n, 4096)), ("newton", 1024)):
+            fit = p <= limit and jax.default_backend() == "cpu"
+            if fit and not by_name[name].refuses(problem.loss, problem.penalty):
+                return by_name[name]
+        return by_name["fista"]
     if not isinstance(solver, str) or solver not in by_name:
         names = ", ".join(f'"{name}"' for name in ("auto", *by_name))
         raise ValueError(f"solver: want {names}, or an optax transformation; got {solver!r}")

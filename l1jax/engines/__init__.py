@@ -8,5 +8,6 @@ from l1jax.engines.gradient import (
     Transformation as Transformation,
     from_transformation as from_transformation,
 )
+from l1jax.engines.newton import ProximalNewton as ProximalNewton
 
-by_name: dict[str, Engine] = {"cd": CoordinateDescent(), "fista": Fista()}
+by_name: dict[str, Engine] = {"cd": CoordinateDescent(), "newton": ProximalNewton(), "fista": Fista()}

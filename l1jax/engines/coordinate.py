@@ -45,7 +45,7 @@ class CoordinateDescent(Engine):
 
     max_steps = 100_000
 
-    patience = 20
+    patience = 100
 
     def refuses(self, loss: Loss, penalty: Penalty) -> str:
         if not isinstance(loss, Squared):
@@ -61,34 +61,9 @@ class CoordinateDescent(Engine):
         return Sweep(z, work.c - jnp.matmul(work.G, z, precision=HIGHEST), b * 0)
 
     def advance(self, form: StandardForm, work: Gram, penalty: Elementwise, state: Sweep) -> tuple[Sweep, Array]:
-        p = state.z.shape[0]
-        terms = penalty.terms(state.z)[0].full((p,))
-        capacity = min(p, form.shape[0] + 64)  # an L1 solution has at most n nonzeros
-        z0, q = state.z, state.q
-        every = jnp.arange(p, dtype=jnp.int32)
-        z, q, full = _sweep(work.G, terms, z0, q, every, jnp.asarray(p, jnp.int32))
-        support = z != 0
-        count = jnp.sum(support, dtype=jnp.int32)
-        order = jnp.argsort(~support, stable=True).astype(jnp.int32)
-        compact = capacity < p  # then the active coefficients' own problem, small enough for the cache
-        active = order[:capacity]
-        count = jnp.where(count <= capacity, count, 0)  # a larger support is left to the full sweeps
-        G = work.G[active][:, active] if compact else work.G
-        own_terms, own_z, own_q = jax.tree.map(lambda a: a[active] if compact else a, (terms, z, q))
-
-        def unsettled(carry: Any) -> Array:
-            _, _, change, k = carry
-            return (change > 0.01 * full) & (k < 100)
-
-        def body(carry: Any) -> Any:
-            own_z, own_q, _, k = carry
-            return *_sweep(G, own_terms, own_z, own_q, every[:capacity] if compact else order, count), k + 1
-
-        begin = (own_z, own_q, full, jnp.ones((), jnp.int32))
-        own_z, _, _, sweeps = jax.lax.while_loop(unsettled, body, begin)
-        z = z.at[active].set(own_z) if compact else own_z
-        q = work.c - jnp.matmul(work.G, z, precision=HIGHEST)
-        return Sweep(z, q, state.b), sweeps
+        terms = penalty.terms(state.z)[0].full(state.z.shape)
+        z, sweeps, _ = descend(work.G, terms, state.z, state.q, form.shape[0])
+        return Sweep(z, work.c - jnp.matmul(work.G, z, precision=HIGHEST), state.b), sweeps
 
     def point(self, state: Sweep) -> tuple[Array, Array]:
         return state.z, state.b
@@ -100,11 +75,44 @@ class CoordinateDescent(Engine):
         residual = jnp.maximum(work.yy - fitted - jnp.sum(q * z), 0.0)  # r'Sr
         c, conjugate = penalty.scalings(q)
         dual = jnp.max(c * (work.yy - fitted) - c**2 / 2 * residual - conjugate)
-        excess = penalty.excess(q)  # at unpenalised coefficients: what a step on each would still gain
+        # At unpenalised coefficients: what the bound owes for not being feasible, and what a step on each would gain.
+        excess = penalty.excess(q)
         gain = jnp.sum(excess**2 / jnp.where(excess != 0, jnp.diagonal(work.G), 1.0))
-        excess_objective = residual / 2 + penalty.value(z) - dual + gain
+        short = residual / 2 + penalty.value(z) - dual + jnp.sum(jnp.abs(excess * z)) + gain
         scale = form.null_objective
-        return jnp.where(scale > 0, jnp.maximum(excess_objective, 0.0) / jnp.where(scale > 0, scale, 1.0), 0.0)
+        return jnp.where(scale > 0, jnp.maximum(short, 0.0) / jnp.where(scale > 0, scale, 1.0), 0.0)
+
+
+def descend(G: Array, terms: Terms, z: Array, q: Array, n: int) -> tuple[Array, Array, Array]:
+    """A full sweep, then sweeps over the nonzero coefficients until these have settled.
+
+    Minimises z'Gz/2 - c'z + terms(z) given q = c - G z; `n` bounds the rank of G. Gives z, the number of sweeps, and
+    the largest decrease G_jj * dz_j^2 of the full sweep.
+    """
+    p = z.shape[0]
+    capacity = min(p, n + 64)  # an L1 solution has at most n nonzeros
+    every = jnp.arange(p, dtype=jnp.int32)
+    z, q, full = _sweep(G, terms, z, q, every, jnp.asarray(p, jnp.int32))
+    support = z != 0
+    count = jnp.sum(support, dtype=jnp.int32)
+    order = jnp.argsort(~support, stable=True).astype(jnp.int32)
+    compact = capacity < p  # then the active coefficients' own problem, small enough for the cache
+    active = order[:capacity]
+    count = jnp.where(count <= capacity, count, 0)  # a larger support is left to the full sweeps
+    own_G = G[active][:, active] if compact else G
+    own_terms, own_z, own_q = jax.tree.map(lambda a: a[active] if compact else a, (terms, z, q))
+
+    def unsettled(carry: Any) -> Array:
+        _, _, change, k = carry
+        return (change > 0.01 * full) & (k < 100)
+
+    def body(carry: Any) -> Any:
+        own_z, own_q, _, k = carry
+        return *_sweep(own_G, own_terms, own_z, own_q, every[:capacity] if compact else order, count), k + 1
+
+    begin = (own_z, own_q, full, jnp.ones((), jnp.int32))
+    own_z, _, _, sweeps = jax.lax.while_loop(unsettled, body, begin)
+    return z.at[active].set(own_z) if compact else own_z, sweeps, full
 
 
 def _sweep(G: Array, terms: Terms, z: Array, q: Array, order: Array, count: Array) -> tuple[Array, Array, Array]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from l1jax._arrays import compute_dtype, concrete, floating, hyperparameter
+from l1jax._arrays import compute_dtype, concrete, floating, hyperparameter, unsigned_zero
 from l1jax.penalties.terms import Terms
 
 
@@ -85,8 +85,7 @@ class Elementwise(Penalty):
         """The scalar functions for each leaf of `w` (a tree of floating arrays, not half), in order."""
 
     def value(self, w: Any) -> Array:
-        parts = self._each(lambda t, leaf: t.value(leaf), w)
-        return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
+        return jnp.sum(_stacked(self._each(lambda t, leaf: t.value(leaf), w)))
 
     def prox(self, v: Any, step: Any) -> Any:
         steps = broadcast_leaves(step, v, "step")
@@ -96,12 +95,11 @@ class Elementwise(Penalty):
         return _like(w, self._each(lambda t, leaf, b: t.nearest(leaf, b), w, jax.tree.leaves(widened(u))))
 
     def conjugate(self, u: Any) -> Array:
-        parts = self._each(lambda t, leaf: jnp.sum(t.conjugate(leaf)), u)
-        return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
+        return jnp.sum(_stacked(self._each(lambda t, leaf: jnp.sum(t.conjugate(leaf)), u)))
 
     def critical_lam(self, u: Any, corner: float = 0.0) -> Array:
         parts = self.with_lam(1.0)._each(lambda t, leaf: _critical(t, leaf, corner), u)
-        return jnp.max(jnp.stack(parts))
+        return jnp.max(_stacked(parts), initial=0.0)
 
     def free(self, w: Any) -> Any:
         return _tree(w, self._each(lambda t, leaf: t.free(leaf), w))
@@ -114,17 +112,17 @@ class Elementwise(Penalty):
         factors = []
         for edges in (Terms.domain, Terms.corners):
             parts = self._each(lambda t, leaf, edges=edges: _largest_scaling(leaf - t.excess(leaf), *edges(t)), u)
-            factors.append(jnp.min(jnp.stack(parts)))
+            factors.append(jnp.min(_stacked(parts), initial=1.0))
 
         def conjugate(t: Terms, leaf: Array, c: Array) -> Array:
             low, high = t.domain()  # the scaled point may miss the domain's edge by its last digit
-            return jnp.sum(t.conjugate(jnp.clip(c * (leaf - t.excess(leaf)), low, high)))
+            return jnp.sum(t.conjugate(jnp.clip(c.astype(leaf.dtype) * (leaf - t.excess(leaf)), low, high)))
 
-        values = [sum(self._each(lambda t, leaf, c=c: conjugate(t, leaf, c), u), jnp.zeros(())) for c in factors]
+        values = [jnp.sum(_stacked(self._each(lambda t, leaf, c=c: conjugate(t, leaf, c), u))) for c in factors]
         return jnp.stack(factors), jnp.stack(values)
 
     def valid(self, w: Any) -> Array:
-        return jnp.all(jnp.stack(self._each(lambda t, leaf: t.valid(), w)))
+        return jnp.all(_stacked(self._each(lambda t, leaf: t.valid(), w)))
 
     def _each(self, fact: Callable[..., Array], w: Any, *others: list[Any]) -> list[Array]:
         w = widened(w)
@@ -145,7 +143,13 @@ def _tree(w: Any, leaves: list[Array]) -> Any:
 def _like(w: Any, leaves: list[Array]) -> Any:
     """A tree of the structure and dtypes of `w`."""
     given = jax.tree.leaves(w)
-    return _tree(w, [a.astype(floating(b).dtype) for a, b in zip(leaves, given, strict=True)])
+    return _tree(w, [unsigned_zero(a.astype(floating(b).dtype)) for a, b in zip(leaves, given, strict=True)])
+
+
+def _stacked(parts: list[Array]) -> Array:
+    """One number of each leaf, in the widest of their dtypes."""
+    dtype = max((part.dtype for part in parts), key=lambda dtype: dtype.itemsize, default=jnp.result_type(float))
+    return jnp.stack([part.astype(dtype) for part in parts]) if parts else jnp.zeros(0, dtype)
 
 
 def _largest_scaling(u: Array, low: Array, high: Array) -> Array:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete, hyperparameter
@@ -190,7 +191,7 @@ class Sum(Elementwise):
         total = self.penalties[0].terms(w)
         for penalty in self.penalties[1:]:
             total = [t.plus(other) for t, other in zip(total, penalty.terms(w), strict=True)]
-        return [t.times(fit(self.lam, leaf)) for t, leaf in zip(total, jax.tree.leaves(w), strict=True)]
+        return [t.scaled(fit(self.lam, leaf)) for t, leaf in zip(total, jax.tree.leaves(w), strict=True)]
 
 
 def _check_elementwise(penalty: Any, name: str) -> None:
@@ -202,8 +203,8 @@ def _check_elementwise(penalty: Any, name: str) -> None:
 def _set_tree(node: Any, name: str) -> None:
     """Convert the leaves of a field that may be a tree."""
     field = getattr(node, name)
-    if isinstance(field, list | tuple) and all(isinstance(x, int | float) for x in field):
-        field = jnp.asarray(field, float)  # a plain list of numbers is an array, not a tree of scalars
+    if isinstance(field, list | tuple) and all(isinstance(x, int | float | np.number) for x in field):
+        field = np.asarray(field)  # a plain list of numbers is an array, not a tree of scalars
     object.__setattr__(node, name, jax.tree.map(lambda leaf: hyperparameter(leaf, name), field))
 
 
@@ -218,6 +219,6 @@ def _check_tree(holds: Callable[..., Any], wanted: str, *trees: Any) -> None:
 def _truth(mask: ArrayLike) -> Any:
     if isinstance(mask, bool):
         return float(mask)
-    if concrete(mask) and not (jnp.asarray(mask).dtype == bool or bool(jnp.all((mask == 0) | (mask == 1)))):
+    if concrete(mask) and not (np.asarray(mask).dtype.kind not in "USO" and np.all((mask == 0) | (mask == 1))):
         raise TypeError(f"mask: want truth values, got {mask}")
     return jnp.asarray(mask, float)

@@ -32,13 +32,16 @@ class Terms:
 
     # -- the algebra
 
+    def scaled(self, factor: Array) -> Self:
+        """factor * phi for a finite factor, its bounds unchanged."""
+        return type(self)(self.l1 * factor, self.l2 * factor, self.lower, self.upper)
+
     def times(self, factor: Array) -> Self:
         """factor * phi, its bounds unchanged; an infinite factor pins the coefficient to 0 (also where phi = 0)."""
         pinned = jnp.isinf(factor)
         finite = jnp.where(pinned, 0.0, factor)
         pin = jnp.where(pinned, 0.0, jnp.inf).astype(factor.dtype)
-        bounded = self.clipped(-pin, pin)
-        return type(self)(self.l1 * finite, self.l2 * finite, bounded.lower, bounded.upper)
+        return self.scaled(finite).clipped(-pin, pin)
 
     def clipped(self, lower: Array, upper: Array) -> Self:
         """phi restricted to [lower, upper] as well."""
@@ -84,8 +87,8 @@ class Terms:
 
     def prox(self, v: Array, step: Array) -> Array:
         """argmin_w 1/2 (w - v)^2 + step * phi(w)."""
-        w = prox.clip_to_bounds(prox.elastic_net(v, step * self.l1, step * self.l2), self.lower, self.upper)
-        return jnp.where(w == 0, jnp.zeros_like(w), w)  # a bound of -0.0 is not passed on
+        t1, t2 = (jnp.where((a == 0) & jnp.isinf(step), 0.0, step) * a for a in (self.l1, self.l2))
+        return prox.clip_to_bounds(prox.elastic_net(v, t1, t2), self.lower, self.upper)
 
     def interval(self, w: Array) -> tuple[Array, Array]:
         """The subdifferential [low, high] at `w`; NaN outside the bounds, where it is empty."""
@@ -100,7 +103,8 @@ class Terms:
     def nearest(self, w: Array, u: Array) -> Array:
         """The element of the subdifferential at `w` that is nearest to `u`."""
         low, high = self.interval(w)
-        return jnp.where(u < low, low, jnp.where(u > high, high, jnp.where(jnp.isnan(low), low, u)))
+        # Where low = high = u the answer is low, which has phi's second derivative.
+        return jnp.where(u <= low, low, jnp.where(u >= high, high, jnp.where(jnp.isnan(low), low, u)))
 
     def conjugate(self, u: Array) -> Array:
         """phi*(u) = sup_w u*w - phi(w), coefficient by coefficient."""
