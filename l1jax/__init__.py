@@ -29,6 +29,7 @@ from l1jax.solving import duality_gap as duality_gap, solve as solve
 from l1jax.transforms import (
     AdamMetric as AdamMetric,
     Euclidean as Euclidean,
+    TraceMetric as TraceMetric,
     fista as fista,
     iterate as iterate,
     prox_update as prox_update,

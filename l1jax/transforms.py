@@ -28,7 +28,7 @@ class Metric:
 
 @node
 class Euclidean(Metric):
-    """The metric of plain gradients and of momentum: every entry is scaled by 1.
+    """The metric of plain gradients, and of averages of them (`optax.ema`): every entry is scaled by 1.
 
     >>> Euclidean().scale(None, None)
     1.0
@@ -36,6 +36,25 @@ class Euclidean(Metric):
 
     def scale(self, state: Any, params: Any) -> Any:
         return 1.0
+
+
+@node
+class TraceMetric(Metric):
+    """1 / (1 - decay): the metric of momentum, `optax.trace(decay)`, which sums gradients rather than averaging them.
+
+    Args:
+      decay: as given to `optax.trace` (or as `momentum` to `optax.sgd`), whose state does not hold it; from 0 to 1.
+
+    At rest the trace is g/(1 - decay): with any other metric lam would silently be lam*(1 - decay).
+
+    >>> print(f"{TraceMetric(0.9).scale(None, None):.1f}")
+    10.0
+    """
+
+    decay: Any
+
+    def scale(self, state: Any, params: Any) -> Any:
+        return 1 / (1 - self.decay)
 
 
 @node
@@ -113,8 +132,10 @@ def proximal(
       penalty: the penalty of all parameters (`Masked` for some).
       learning_rate: a number, a schedule of the step count, or a traced scalar.
       strength: multiplies the penalty; a number, a schedule or a traced scalar.
-      metric: how `direction` scales the gradient: `Euclidean()` or `AdamMetric()`. Its fixed point minimises
-        loss + strength * penalty only if this is right.
+      metric: how `direction` scales the gradient: `Euclidean()`, `TraceMetric(decay)` or `AdamMetric()`. Its fixed
+        point minimises loss + strength * penalty only if this is right.
+
+    Raises ValueError where the direction is seen to have another metric than the one told.
 
     Source: Yun, Lozano, Yang (2021), "Adaptive proximal gradient methods for structured neural networks", NeurIPS,
     algorithm 1.
@@ -130,7 +151,10 @@ def proximal(
     inner = optax.with_extra_args_support(direction)
 
     def init(params: Any) -> ProximalState:
-        return ProximalState(inner.init(params), jnp.zeros((), jnp.int32))
+        state = inner.init(params)
+        if isinstance(metric, Euclidean):
+            check_euclidean(state)
+        return ProximalState(state, jnp.zeros((), jnp.int32))
 
     def update(grads: Any, state: ProximalState, params: Any = None, **extra: Any) -> tuple[Any, ProximalState]:
         if params is None:
@@ -157,7 +181,8 @@ def prox_update(
         the two differ, so do the penalty's strength and the one meant: `proximal` says it once.
       strength: multiplies the penalty; a number, a schedule or a traced scalar.
 
-    It must come last, after `optax.sgd` (with or without momentum); after Adam the metric would be wrong.
+    It must come last, after `optax.sgd` without momentum: after momentum or Adam the metric would be wrong, and with
+    it the strength of the penalty. `proximal` knows theirs.
 
     Source: Beck and Teboulle (2009), "A fast iterative shrinkage-thresholding algorithm", SIAM J. Imaging Sci. 2(1),
     eq. 2.3.
@@ -253,6 +278,17 @@ def iterate(state: Any, params: Any) -> Any:
     """
     found = [s for s in _own_states(state) if isinstance(s, FistaState)]
     return found[0].iterate if found else params
+
+
+def check_euclidean(state: Any) -> None:
+    """Refuse the state of a direction that is known to scale the gradient."""
+    kinds: dict[type, str] = {optax.TraceState: "TraceMetric(decay)", optax.ScaleByAdamState: "AdamMetric()"}
+    for leaf in jax.tree.leaves(state, is_leaf=lambda s: isinstance(s, tuple(kinds))):
+        if type(leaf) in kinds:
+            raise ValueError(
+                f"metric: this direction scales the gradient, so the penalty would have another strength than its lam; "
+                f"want metric=l1jax.{kinds[type(leaf)]}"
+            )
 
 
 def carries_penalty(state: Any) -> bool:

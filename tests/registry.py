@@ -105,7 +105,7 @@ PENALTIES = {
     "nonnegative": PenaltyCase(NonNegative(L1(0.5)), within(0, INF, np.abs)),
     "nonnegative without a price": PenaltyCase(NonNegative(NoPenalty()), within(0, INF, nothing)),
     "masked": PenaltyCase(Masked(L1(0.5), MASK), masked(MASK, np.abs)),
-    "masked by a list": PenaltyCase(Masked(ElasticNet(0.5, 0.3), MASK.tolist()), masked(MASK, net(0.3))),
+    "masked elastic net": PenaltyCase(Masked(ElasticNet(0.5, 0.3), MASK.astype(int)), masked(MASK, net(0.3))),
     "sum": PenaltyCase(Sum((L1(0.3), L2(0.2))), total((0.3, np.abs), (0.2, square))),
     "sum at twice its strength": PenaltyCase(
         Sum((ElasticNet(0.4, 0.3), L1(0.2)), lam=2), total((0.4, net(0.3)), (0.2, np.abs))

@@ -95,7 +95,7 @@ def test_proximal_adam_is_proxgen(lasso, standard_promotion):
 
 TRANSFORMATIONS = {
     "fista": lambda penalty, **k: l1jax.fista(0.1, penalty, **k),
-    "proximal": lambda penalty, **k: l1jax.proximal(optax.trace(0.5), penalty, 0.1, **k),
+    "proximal": lambda penalty, **k: l1jax.proximal(optax.trace(0.5), penalty, 0.1, metric=l1jax.TraceMetric(0.5), **k),
     "prox_update": lambda penalty, **k: l1jax.prox_update(penalty, 0.1, **k),
 }
 each = pytest.mark.parametrize("make", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
@@ -148,6 +148,21 @@ def test_bad_use_says_what_is_wanted(make):
     params = jnp.ones(2)
     with pytest.raises(ValueError, match="needs params"):
         tx.update(params, tx.init(params))
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_keeps_the_strength_of_the_penalty(lasso, nesterov):
+    X, y, L, lam = lasso
+    tx = l1jax.proximal(optax.trace(0.8, nesterov), l1jax.L1(lam), 0.2 / L, metric=l1jax.TraceMetric(0.8))
+    params, _ = run(tx, gradient(X, y), jnp.zeros(12), 800)
+    problem = l1jax.Problem(X, y, penalty=l1jax.L1(lam), fit_intercept=False)
+    assert l1jax.duality_gap(problem, params, 0.0) < 1e-12
+
+
+@pytest.mark.parametrize("direction", [optax.trace(0.9), optax.scale_by_adam()], ids=["trace", "adam"])
+def test_a_wrong_metric_is_refused(direction):
+    with pytest.raises(ValueError, match="metric"):
+        l1jax.proximal(direction, l1jax.L1(0.1), 0.1).init(jnp.ones(2))
 
 
 def test_adam_metric_needs_a_second_moment():

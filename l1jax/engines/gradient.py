@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from l1jax._arrays import eps
 from l1jax._node import node
 from l1jax.certificate import certify
 from l1jax.engines.base import Engine
@@ -155,8 +156,8 @@ class Transformation(_GradientEngine):
 class Direction(_GradientEngine):
     """A plain direction of the caller's (`optax.scale_by_adam()`), wrapped in `proximal`.
 
-    It owns the learning rate: the first step is at most 1/L for every entry, and the rate is halved, and the
-    direction's memory cleared, whenever a chunk of steps has not lowered the objective.
+    It owns the learning rate: the first step is at most 1/L for every entry; a chunk of steps that raises the
+    objective is taken back and the rate halved, any other raises the rate a little.
     """
 
     direction: optax.GradientTransformation
@@ -179,8 +180,10 @@ class Direction(_GradientEngine):
         tx = self.transformation(rate, OnCoef(penalty))
         new, new_inner = self._run(tx, form, params, inner)
         reached = self._objective(form, penalty, new)
-        better = reached < objective
-        ahead, back = (new, new_inner, rate, reached), (params, tx.init(params), rate / 2, objective)
+        better = reached <= objective * (1 + 4 * eps(reached.dtype))
+        # Memory is kept when a chunk is taken back: it has turned towards the gradient. Not if it blew up.
+        memory = jax.tree.map(lambda a, new: jnp.where(jnp.isfinite(reached), a, new), new_inner, tx.init(params))
+        ahead, back = (new, new_inner, rate * 1.1, reached), (params, memory, rate / 2, objective)
         kept = jax.tree.map(lambda a, old: jnp.where(better, a, old), ahead, back)
         return kept, jnp.asarray(CHUNK, jnp.int32)
 
@@ -191,7 +194,12 @@ class Direction(_GradientEngine):
 
     def _metric(self, params: Any) -> Metric:
         state = jax.eval_shape(self.direction.init, params)
-        return AdamMetric() if optax.tree.get(state, "nu") is not None else Euclidean()
+        if isinstance(state, optax.TraceState):
+            raise ValueError(
+                "solver: the decay of optax.trace is not in its state; pass optax.ema(decay), or lambda penalty: "
+                "l1jax.proximal(optax.trace(decay), penalty, learning_rate, metric=l1jax.TraceMetric(decay))"
+            )
+        return AdamMetric() if isinstance(state, optax.ScaleByAdamState) else Euclidean()
 
     def _objective(self, form: StandardForm, penalty: Any, params: Any) -> Array:
         eta = form.eta(params["coef"], params["intercept"])

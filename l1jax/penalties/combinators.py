@@ -212,13 +212,15 @@ def _check_tree(holds: Callable[..., Any], wanted: str, *trees: Any) -> None:
     if not concrete(*trees):
         return
     for leaves in zip(*map(jax.tree.leaves, trees), strict=True):
-        if not bool(jnp.all(jnp.asarray(holds(*leaves)))):
+        if not np.all(holds(*map(np.asarray, leaves))):  # NumPy: under a trace jnp would give tracers
             raise ValueError(f"{wanted}, got {' and '.join(str(leaf) for leaf in leaves)}")
 
 
 def _truth(mask: ArrayLike) -> Any:
     if isinstance(mask, bool):
         return float(mask)
-    if concrete(mask) and not (np.asarray(mask).dtype.kind not in "USO" and np.all((mask == 0) | (mask == 1))):
-        raise TypeError(f"mask: want truth values, got {mask}")
+    if concrete(mask):
+        values = np.asarray(mask)
+        if values.dtype.kind in "USO" or not np.all((values == 0) | (values == 1)):
+            raise TypeError(f"mask: want truth values, got {mask}")
     return jnp.asarray(mask, float)

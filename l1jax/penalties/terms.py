@@ -38,7 +38,7 @@ class Terms:
 
     def times(self, factor: Array) -> Self:
         """factor * phi, its bounds unchanged; an infinite factor pins the coefficient to 0 (also where phi = 0)."""
-        pinned = jnp.isinf(factor)
+        pinned = jnp.isposinf(factor)
         finite = jnp.where(pinned, 0.0, factor)
         pin = jnp.where(pinned, 0.0, jnp.inf).astype(factor.dtype)
         return self.scaled(finite).clipped(-pin, pin)
