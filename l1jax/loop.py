@@ -177,24 +177,29 @@ def _run(
     """
 
     def unfinished(carry: Any) -> Array:
-        _, _, gap, steps, stale = carry
-        return ~(gap <= goal) & (steps < limit) & (stale < engine.patience)
+        _, _, gap, steps, stale, looks = carry
+        return (looks == 0) | (~(gap <= goal) & (steps < limit) & (stale < engine.patience))
 
     def body(carry: Any) -> Any:
-        state, best, best_gap, steps, stale = carry
-        state, more = engine.advance(form, work, penalty, state)
+        state, best, best_gap, steps, stale, looks = carry
+        # The first look is at the start; one look in the program, not two, halves its compilation.
+        state, more = jax.lax.cond(
+            looks == 0,
+            lambda state: (state, jnp.zeros((), jnp.int32)),
+            lambda state: engine.advance(form, work, penalty, state),
+            state,
+        )
         gap = engine.gap(form, work, penalty, state, equalities)
         better = gap < best_gap
         newer = better | (best_gap == jnp.inf)  # no bound yet: the latest point is the best guess
         best = jax.tree.map(lambda a, old: jnp.where(newer, a, old), engine.point(state), best)
         stale = jnp.where(better, 0, jnp.where(jnp.isnan(gap), engine.patience, stale + 1))
-        return state, best, jnp.where(better, gap, best_gap), steps + more, stale
+        return state, best, jnp.where(better, gap, best_gap), steps + more, stale, looks + 1
 
     state = engine.init(form, work, penalty, z, b)
-    gap = engine.gap(form, work, penalty, state, equalities)
     zero = jnp.zeros((), jnp.int32)
-    carry = (state, engine.point(state), gap, zero, jnp.where(jnp.isnan(gap), engine.patience, zero))
-    _, (z, b), gap, steps, _ = jax.lax.while_loop(unfinished, body, carry)
+    carry = (state, engine.point(state), jnp.inf + 0 * b, zero, zero, zero)
+    _, (z, b), gap, steps, *_ = jax.lax.while_loop(unfinished, body, carry)
     return z, b, steps, gap <= goal
 
 

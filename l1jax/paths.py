@@ -90,7 +90,7 @@ def _check_lams(lams: ArrayLike, problem: Problem) -> Array:
     array = on_device(numeric(lams, "lams"), problem.dtype)
     if array is None or array.ndim != 1 or array.shape[0] == 0:
         raise ValueError(f"lams: want strengths of shape (L,), L at least 1; got {np.shape(lams)}")
-    if concrete(array) and not bool(jnp.all(jnp.isfinite(array) & (array >= 0))):
+    if concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) >= 0)):
         raise ValueError(f"lams: want finite numbers of at least 0, got {array}")
     return array
 

@@ -134,13 +134,15 @@ def check_values(problem: Problem) -> None:
     check_problem(problem)
     if not concrete(problem):
         return
-    flags = {name: bool(flag) for name, flag in jax.device_get(_flags(problem)).items()}
-    narrow = problem.dtype == jnp.float32 and jnp.result_type(float) == jnp.float32
-    hint = " (x64 is off: values beyond 3e38 count as infinite)" if narrow else ""
+    with jax.ensure_compile_time_eval():  # the problem may be a constant of a function that is being traced
+        flags = {name: bool(flag) for name, flag in jax.device_get(_flags(problem)).items()}
+        complaint = (
+            "" if not (flags["y"] and flags.get("sum", True)) else problem.loss.complaint(problem.y, problem.weights())
+        )
+    hint = " (x64 is off: values beyond 3e38 count as infinite)" if jnp.result_type(float) == jnp.float32 else ""
     for name, wrong in _WRONG.items():
         if not flags.get(name, True):
             raise ValueError(wrong.format(hint=hint, penalty=problem.penalty))
-    complaint = problem.loss.complaint(problem.y, problem.weights())
     if complaint:
         raise ValueError(f"y: {complaint}")
 

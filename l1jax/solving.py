@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
@@ -113,7 +114,7 @@ def starting_point(problem: Problem, form: StandardForm, init: Any) -> tuple[Arr
     coef, intercept = (on_device(numeric(a, "init"), problem.dtype) for a in given)
     if coef is None or intercept is None or coef.shape != (p,) or intercept.shape != ():
         raise ValueError(f"init: want coef of shape ({p},) and a scalar intercept, got {coef} and {intercept}")
-    if concrete(coef, intercept) and not bool(jnp.all(jnp.isfinite(coef)) & jnp.isfinite(intercept)):
+    if concrete(coef, intercept) and not (np.all(np.isfinite(coef)) and np.isfinite(intercept)):
         raise ValueError("init: NaN or infinite values")
     z, b = form.from_raw(coef, intercept)
     return jax.lax.stop_gradient((z, b if problem.fit_intercept else b * 0))
@@ -121,7 +122,10 @@ def starting_point(problem: Problem, form: StandardForm, init: Any) -> tuple[Arr
 
 def may_have_equalities(penalty: Penalty, p: int, dtype: DTypeLike) -> bool:
     """Whether some coefficient may be unpenalised on a side, which certificates must know; traced penalties may."""
-    return not concrete(penalty) or bool(_sides_at_zero(penalty, jnp.zeros(p, dtype)))
+    if not concrete(penalty):
+        return True
+    with jax.ensure_compile_time_eval():
+        return bool(_sides_at_zero(penalty, jnp.zeros(p, dtype)))
 
 
 @jax.jit

@@ -1,5 +1,11 @@
 """Test settings: float64, no silent promotion of ranks or dtypes, fixed seeds."""
 
+import os
+
+# Programs are compiled once each and run on small data here: the compiler's own time is most of the suite's. Runs of
+# `python -m l1jax` in a subprocess keep its defaults.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import jax
 import numpy as np
 import pytest

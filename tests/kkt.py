@@ -174,7 +174,11 @@ class Oracle:
     def dual(self, theta):
         """D(theta) <= min P; minus infinity for a theta that bounds nothing."""
         self._size = np.sqrt(self.s @ theta**2)
-        value = -(self.s @ self.conjugate_rows(-theta)) - self.s @ (theta * self.offset) - self._conjugate(self._tdot(theta))
+        value = (
+            -(self.s @ self.conjugate_rows(-theta))
+            - self.s @ (theta * self.offset)
+            - self._conjugate(self._tdot(theta))
+        )
         return value if np.isfinite(value) else LONG(-np.inf)
 
     def bound_at(self, coef, intercept):

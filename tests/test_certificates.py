@@ -52,8 +52,16 @@ def cases_of(loss, fit_intercept, standardize):
     data = itertools.cycle(DATA)
     for shape, share in itertools.product(SHAPES, [0.3, 0.01]):
         kind = next(data)
-        case = Case(X, Y[loss], 0.0, loss=loss, fit_intercept=fit_intercept, standardize=standardize,
-                    **{"factors": 1.0, **SHAPES[shape]}, **DATA[kind])
+        case = Case(
+            X,
+            Y[loss],
+            0.0,
+            loss=loss,
+            fit_intercept=fit_intercept,
+            standardize=standardize,
+            **{"factors": 1.0, **SHAPES[shape]},
+            **DATA[kind],
+        )
         case = dataclasses.replace(case, lam=share * slope_at_zero(case))
         found[f"{shape}, {share}, {kind}"] = case
     return found
@@ -95,8 +103,9 @@ def test_the_gap_bounds_the_suboptimality_everywhere_and_vanishes_only_at_soluti
     values = tuple(np.stack(part) for part in zip(*(case.values() for case in cases.values()), strict=True))
     solve, gaps = tools(loss, fit_intercept, standardize)
     found = jax.device_get(solve(values))
-    points = [perturbed(case, c, b, rng) for case, c, b in
-              zip(cases.values(), found.coef, found.intercept, strict=True)]
+    points = [
+        perturbed(case, c, b, rng) for case, c, b in zip(cases.values(), found.coef, found.intercept, strict=True)
+    ]
     claimed = np.asarray(gaps(values, *(np.stack(part) for part in zip(*points, strict=True))))
     for k, (name, case) in enumerate(cases.items()):
         oracle = case.oracle()
@@ -117,8 +126,11 @@ def test_the_gap_bounds_the_suboptimality_everywhere_and_vanishes_only_at_soluti
 @pytest.mark.parametrize(("loss", "fit_intercept", "standardize"), STATIC, ids=STATIC_IDS)
 def test_lambda_max_is_sharp_on_both_sides(loss, fit_intercept, standardize):
     """At lambda_max every penalised coefficient is exactly 0; 1e-6 below it, some is not."""
-    cases = [case for name, case in cases_of(loss, fit_intercept, standardize).items()
-             if np.all(np.asarray(case.lower) <= 0) and case.ratio > 0 and np.any(np.asarray(case.factors) > 0)]
+    cases = [
+        case
+        for name, case in cases_of(loss, fit_intercept, standardize).items()
+        if np.all(np.asarray(case.lower) <= 0) and case.ratio > 0 and np.any(np.asarray(case.factors) > 0)
+    ]
     values = tuple(np.stack(part) for part in zip(*(case.values() for case in cases), strict=True))
 
     def pose(values, lam):
@@ -153,9 +165,7 @@ def test_lambda_max_of_the_lasso_is_the_largest_correlation():
     np.testing.assert_allclose(l1jax.lambda_max(signs), np.max(centred.T @ Y["squared"]) / N, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("penalty", "want"), [(l1jax.L2(0.1), np.inf), (l1jax.NoPenalty(), 0.0)], ids=["l2", "none"]
-)
+@pytest.mark.parametrize(("penalty", "want"), [(l1jax.L2(0.1), np.inf), (l1jax.NoPenalty(), 0.0)], ids=["l2", "none"])
 def test_lambda_max_where_there_is_no_such_lambda(penalty, want):
     assert l1jax.lambda_max(l1jax.Problem(X, Y["squared"], penalty=penalty)) == want
 

@@ -92,7 +92,7 @@ def draw_case(setting, knobs, rng):
     kinds = {"1": 1.0, "0": 0.0, "i": np.inf}
     factors = np.array([kinds[k] for k in rng.choice(list(knobs.factors), size=p)])
     factors = np.where(factors == 1, rng.uniform(0.3, 3, size=p), factors)
-    settled = np.isinf(factors) | np.all(X == X[0], axis=0)  # their coefficients are 0, whatever the bounds
+    settled = np.isinf(factors) | np.all(X[0] == X, axis=0)  # their coefficients are 0, whatever the bounds
     bounds = np.where(settled, "-", rng.choice(list(knobs.bounds), size=p))
     reach = rng.uniform(0.05, 1, size=p) * unit / scale
     lower = np.select([bounds == "+", bounds == "b", bounds == "x"], [0.0, -reach, reach / 4], -np.inf)

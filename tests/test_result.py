@@ -16,7 +16,19 @@ RNG = np.random.default_rng(4)
 FRAME = pd.DataFrame(RNG.normal(size=(12, 5)), columns=["age", "größe", "bmi", "bp", "s 1"])
 Y = 2 * FRAME["bmi"].to_numpy() - FRAME["age"].to_numpy() + RNG.normal(size=12)
 LAMS = np.array([0.5, 0.25, 0.1, 0.05])
-FIELDS = "coef intercept objective gap stationarity steps converged tol lams df dev_ratio".split()
+FIELDS = [
+    "coef",
+    "intercept",
+    "objective",
+    "gap",
+    "stationarity",
+    "steps",
+    "converged",
+    "tol",
+    "lams",
+    "df",
+    "dev_ratio",
+]
 
 
 @pytest.fixture(scope="module")
