@@ -9,6 +9,7 @@ projected off.
 Source: Fercoq, Gramfort, Salmon (2015), "Mind the duality gap: safer rules for the lasso", ICML, eqs. 2 and 11.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -143,10 +144,7 @@ def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool
         w = jnp.where(form.s > 0, jnp.maximum(w, 1e-6 * jnp.max(w)), 0.0)  # saturated rows
         db, dz, deta = least_squares(form, mask, w, -per_weight(v, w))
 
-        def too_long(t: Array) -> Array:
-            return (slopes(eta + t * deta)[0] >= g) & (t > 1e-6)
-
-        t = jax.lax.while_loop(too_long, lambda t: t / 4, jnp.ones_like(b))
+        t = shortened(lambda t: slopes(eta + t * deta)[0] >= g, 4.0, jnp.ones_like(b))
         moved = (z + t * dz, b + t * db, eta + t * deta)
         new = slopes(moved[2])
         better = new[0] < g
@@ -155,6 +153,20 @@ def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool
 
     start = ((z, b, eta), slopes(eta), jnp.ones((), bool) & (b == b), jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, body, start)[0]
+
+
+def shortened(too_long: Callable[[Array], Array], by: float, t: Array) -> Array:
+    """The first of t, t/by, t/by^2, ... that is not too long, or one below 1e-6.
+
+    The test is carried, not made in the loop's condition: under vmap that is evaluated twice, and where XLA rounds the
+    two differently the loop would never end.
+    """
+
+    def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        t = carry[0] / by
+        return t, too_long(t) & (t > 1e-6)
+
+    return jax.lax.while_loop(lambda carry: carry[1], body, (t, too_long(t)))[0]
 
 
 def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> tuple[Array, Array, Array]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from l1jax._node import node
-from l1jax.certificate import certify
+from l1jax.certificate import certify, shortened
 from l1jax.design import HIGHEST
 from l1jax.engines.base import Engine
 from l1jax.engines.coordinate import descend
@@ -85,7 +85,7 @@ class ProximalNewton(Engine):
             return form.loss.value(state.eta + t * deta, form.y, form.s) + penalty.value(at)
 
         here = objective(jnp.zeros_like(state.b))
-        t = jax.lax.while_loop(lambda t: (objective(t) > here) & (t > 1e-6), lambda t: t / 2, jnp.ones_like(state.b))
+        t = shortened(lambda t: objective(t) > here, 2.0, jnp.ones_like(state.b))
         new = jnp.where(t == 1, z, state.z + t * dz)
         return Point(new, state.b + t * db, state.eta + t * deta), sweeps
 
