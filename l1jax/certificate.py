@@ -81,7 +81,9 @@ def _rounding(form: StandardForm, z: Array, b: Array, eta: Array, objective: Arr
         )
         curved = jnp.sum(form.loss.curvature(eta, form.y, form.s))
         coarse = coarse + curved / 2 * (eps(z.dtype) * terms) ** 2
-    return coarse / jnp.where(form.null_objective > 0, form.null_objective, 1.0)
+    return jnp.where(
+        form.null_objective > 0, coarse / jnp.where(form.null_objective > 0, form.null_objective, 1.0), 0.0
+    )
 
 
 def dual_bound(form: StandardForm, penalty: Any, z: Array, v: Array, u: Array, equalities: bool) -> Array:

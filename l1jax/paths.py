@@ -83,7 +83,7 @@ def path(
     else:
         found = minimise(engine, mode, equalities, form, penalty, descending, start, controls)
     back = jnp.argsort(order)
-    return finish(problem, form, jax.tree.map(lambda a: a[back], found), strengths, controls)
+    return finish(problem, form, penalty, jax.tree.map(lambda a: a[back], found), strengths, controls)
 
 
 def _check_lams(lams: ArrayLike, problem: Problem) -> Array:

@@ -58,7 +58,7 @@ def solve(
     start = jax.tree.map(lambda a: a[None], start)
     equalities = may_have_equalities(penalty, problem.X.shape[1], problem.dtype)
     found = minimise(engine, "warm", equalities, form, penalty, None, start, controls)
-    return finish(problem, form, jax.tree.map(lambda a: a[0], found), penalty.lam, controls)
+    return finish(problem, form, penalty, jax.tree.map(lambda a: a[0], found), penalty.lam, controls)
 
 
 def choose_engine(problem: Problem, solver: Any) -> Engine:
@@ -134,15 +134,21 @@ def _sides_at_zero(penalty: Any, zero: Array) -> Array:
     return jnp.any(penalty.excess(ones) != 0) | jnp.any(penalty.excess(-ones) != 0)
 
 
-def finish(problem: Problem, form: StandardForm, found: Minimum, lams: Any, controls: Controls) -> Result:
+def finish(
+    problem: Problem, form: StandardForm, penalty: Penalty, found: Minimum, lams: Any, controls: Controls
+) -> Result:
     """The result in the raw units of X."""
-    return Result(**_finish(form, found, jnp.asarray(lams, problem.dtype), controls.tol), names=problem.names)
+    lams = jnp.asarray(lams, problem.dtype)
+    return Result(**_finish(form, penalty, found, lams, controls.tol), names=problem.names)
 
 
 @jax.jit
-def _finish(form: StandardForm, found: Minimum, lams: Array, tol: Array) -> dict[str, Array]:
-    to_raw = jax.vmap(form.to_raw) if found.gap.ndim else form.to_raw
-    coef, intercept = to_raw(found.z, found.b)
+def _finish(form: StandardForm, penalty: Any, found: Minimum, lams: Array, tol: Array) -> dict[str, Array]:
+    def to_raw(z: Array, b: Array) -> tuple[Array, Array]:
+        coef, intercept = form.to_raw(z, b)
+        return penalty.prox(coef, 0.0), intercept  # a change of units may miss a bound by its last digit
+
+    coef, intercept = (jax.vmap(to_raw) if found.gap.ndim else to_raw)(found.z, found.b)
     null = form.null_objective
     gap, stationarity = jax.lax.stop_gradient((found.gap, found.stationarity))
     share = 1 - found.loss / jnp.where(null > 0, null, 1.0)

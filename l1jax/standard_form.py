@@ -46,7 +46,7 @@ class StandardForm:
 
     def units(self, penalty: Any) -> "InUnits":
         """The penalty of raw coefficients as one of z."""
-        return InUnits(penalty, self.strength, 1 / self.design.scale)
+        return InUnits(penalty, self.strength, self.design.scale)
 
     @property
     def strength(self) -> Array:
@@ -68,21 +68,21 @@ class StandardForm:
 
 @node
 class InUnits(Elementwise):
-    """z -> penalty(strength * z), its bounds set on bounds * z."""
+    """z -> penalty(strength * z), its bounds multiplied by `scale`."""
 
     penalty: Any
     strength: Array
-    bounds: Array
+    scale: Array
 
     @property
     def lam(self) -> Any:
         return self.penalty.lam
 
     def with_lam(self, lam: Any) -> "InUnits":
-        return InUnits(self.penalty.with_lam(lam), self.strength, self.bounds)
+        return InUnits(self.penalty.with_lam(lam), self.strength, self.scale)
 
     def terms(self, w: Any) -> list[Terms]:
-        return [t.in_units(self.strength, self.bounds) for t in self.penalty.terms(w)]
+        return [t.in_units(self.strength, self.scale) for t in self.penalty.terms(w)]
 
 
 def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 import scipy.sparse
@@ -108,6 +109,11 @@ ARGUMENTS = {
         lambda: l1jax.solve(problem(), solver=l1jax.fista(0.1, l1jax.L1(0.3))),
         ValueError,
         ["solver", "penalty of its own"],
+    ),
+    "momentum whose decay is not known": (
+        lambda: l1jax.solve(problem(), solver=optax.trace(0.9)),
+        ValueError,
+        ["solver", "decay", "TraceMetric"],
     ),
     "unknown mode": (lambda: l1jax.path(problem(), lams=[0.1], mode="cold"), ValueError, ["mode", "cold"]),
     "num 0": (lambda: l1jax.path(problem(), num=0), ValueError, ["num", "0"]),

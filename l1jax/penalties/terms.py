@@ -63,12 +63,15 @@ class Terms:
             jnp.where(mask, self.upper, zero + jnp.inf),
         )
 
-    def in_units(self, strength: Array, bounds: Array) -> Self:
-        """z -> phi(strength * z), with the bounds set on `bounds * z` (both positive)."""
+    def in_units(self, strength: Array, scale: Array) -> Self:
+        """z -> phi(strength * z), its bounds multiplied by `scale` (both positive).
+
+        A product, as XLA rounds quotients differently from one place to the next, and z may sit on a bound.
+        """
         big = largest(self.l2.dtype) / 8  # an overflow to infinity would give inf * 0 at w = 0
         l2 = jnp.minimum(self.l2 * strength, big)
         l2 = jnp.minimum(l2 * strength, big)
-        return type(self)(jnp.minimum(self.l1 * strength, big), l2, self.lower / bounds, self.upper / bounds)
+        return type(self)(jnp.minimum(self.l1 * strength, big), l2, self.lower * scale, self.upper * scale)
 
     def full(self, shape: tuple[int, ...]) -> Self:
         """The same with each field an array of `shape`, so that one coefficient's function can be indexed out."""
