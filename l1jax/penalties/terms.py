@@ -117,7 +117,7 @@ class Terms:
         w = jnp.where(curved | (excess == 0), w, jnp.copysign(jnp.inf, excess))
         w = prox.clip_to_bounds(w, self.lower, self.upper)
         at = jnp.where(jnp.isfinite(w), w, 0.0)
-        return jnp.where(jnp.isfinite(w), u * at - self.l1 * jnp.abs(at) - self.l2 / 2 * at**2, jnp.inf)
+        return jnp.where(jnp.isfinite(w), at * (u - self.l1 * jnp.sign(at) - self.l2 / 2 * at), jnp.inf)
 
     def domain(self) -> tuple[Array, Array]:
         """The interval on which the conjugate is finite: the slopes of phi at -infinity and infinity."""
