@@ -58,3 +58,8 @@ def hyperparameter(x: Any, name: str) -> Any:
 def largest(dtype: DTypeLike) -> float:
     """The largest finite number of `dtype`."""
     return float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
+
+
+def smallest(dtype: DTypeLike) -> float:
+    """The smallest positive number of `dtype` that has all its digits."""
+    return float(jnp.finfo(dtype).tiny)  # type: ignore[no-untyped-call]

@@ -52,18 +52,18 @@ def certify(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bo
     if form.intercept:
         v = v - form.s * jnp.sum(v)
     u = form.design.tdot(v)
-    gap = relative_gap(form, objective, dual_bound(form, penalty, z, v, u, equalities), v)
+    gap = relative_gap(form, objective, dual_bound(form, penalty, z, v, u, equalities), z, v)
     gap = gap + _rounding(form, z, b, eta, objective)
     distance = jnp.max(penalty.distance(z, u) / form.strength)
     stationarity = jnp.where(form.null_slope > 0, distance / jnp.where(form.null_slope > 0, form.null_slope, 1.0), 0.0)
     return Certificate(z, b, loss, objective, gap, stationarity)
 
 
-def relative_gap(form: StandardForm, objective: Array, dual: Array, v: Array) -> Array:
+def relative_gap(form: StandardForm, objective: Array, dual: Array, z: Array, v: Array) -> Array:
     """(objective - dual)/null_objective; 0 at a perfect null model (a constant y), NaN if that was underflow."""
     excess = jnp.where(objective <= dual, 0.0, objective - dual)  # rounding may put the bound above the point
     excess = jnp.where(jnp.isnan(objective) | jnp.isnan(dual), jnp.nan, excess)
-    perfect = (form.null_objective == 0) & (objective == 0) & jnp.all(v == 0)
+    perfect = (form.null_objective == 0) & (objective == 0) & jnp.all(v == 0) & jnp.all(z == 0)
     gap = excess / jnp.where(form.null_objective > 0, form.null_objective, jnp.nan)
     return jnp.where(perfect, 0.0, gap)
 
@@ -196,11 +196,12 @@ def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> t
     def body(carry: Any) -> Any:
         c, r, g, d, gamma, k = carry
         q = columns(d)
-        a = gamma / jnp.sum(w * q**2)
+        curved = jnp.sum(w * q**2)
+        a = jnp.where(curved > 0, gamma / jnp.where(curved > 0, curved, 1.0), 0.0)
         c, r = c + a * d, r - a * q
         g = slopes(r)
         new = jnp.sum(g**2)
-        new = jnp.where(jnp.isfinite(a), new, 0.0)
+        new = jnp.where(curved > 0, new, 0.0)
         return c, r, g, g + new / gamma * d, new, k + 1
 
     limit = 4 * min(form.shape) + 20

@@ -204,4 +204,5 @@ def _gap_at(equalities: bool, fit_intercept: bool, form: StandardForm, penalty: 
     here = form.loss.value(eta, form.y, form.s) + posed.value(z)
     more = (here - certificate.objective) / jnp.where(form.null_objective > 0, form.null_objective, 1.0)
     answer = form.fit & penalty.valid(z)
-    return jnp.where(answer, certificate.gap + jnp.maximum(more, 0.0), jnp.nan)
+    gap = jnp.where(jnp.isinf(certificate.objective), jnp.inf, certificate.gap + jnp.maximum(more, 0.0))
+    return jnp.where(answer, gap, jnp.nan)

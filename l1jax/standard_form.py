@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from l1jax._arrays import eps
+from l1jax._arrays import eps, smallest
 from l1jax._node import node, static
 from l1jax.design import Design, prepare_design
 from l1jax.losses import Loss
@@ -81,6 +81,9 @@ class InUnits(Elementwise):
     def with_lam(self, lam: Any) -> "InUnits":
         return InUnits(self.penalty.with_lam(lam), self.strength, self.scale)
 
+    def critical_lam(self, u: Any, corner: float = 0.0) -> Array:
+        return self.penalty.critical_lam(u / self.strength, corner)
+
     def terms(self, w: Any) -> list[Terms]:
         return [t.in_units(self.strength, self.scale) for t in self.penalty.terms(w)]
 
@@ -111,7 +114,9 @@ def standard_form(problem: Problem) -> StandardForm:
         y, offset = loss.absorb(y, offset + part)
     slopes = loss.gradient(offset, y, s)
     null_objective = loss.value(offset, y, s)
-    representable = jnp.isfinite(null_objective) & ((null_objective > 0) | jnp.all(slopes == 0))
+    # Below this, squares lose digits to underflow and nothing could be certified.
+    large_enough = null_objective > smallest(problem.dtype) / eps(problem.dtype)
+    representable = jnp.isfinite(null_objective) & (large_enough | jnp.all(slopes == 0))
     form = StandardForm(
         design=design,
         y=y,
