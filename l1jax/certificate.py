@@ -96,7 +96,7 @@ def dual_bound(form: StandardForm, penalty: Any, z: Array, v: Array, u: Array, e
     excess = penalty.excess(u)
     # What rounding leaves of the equalities is paid for, with unpenalised coefficients up to twice those at hand.
     bound = jnp.max(-scaled - conjugate) - 2 * jnp.sum(jnp.abs(excess * z))
-    return jnp.where(jnp.max(jnp.abs(excess)) <= rounding, bound, -jnp.inf + bound * 0)
+    return jnp.where(jnp.max(jnp.abs(excess)) <= rounding, bound, jnp.where(jnp.isnan(bound), bound, -jnp.inf))
 
 
 def _project(form: StandardForm, penalty: Any, v: Array, u: Array, rounding: Array) -> tuple[Array, Array]:
