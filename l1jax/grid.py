@@ -78,6 +78,8 @@ def grid_of(shape: tuple[int, int], form: StandardForm, penalty: Penalty, num: i
 
 def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
     lam = critical(form, penalty, corner)
+    if concrete(lam, form.fit) and not bool(form.fit):
+        raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
     if concrete(lam) and bool(jnp.isnan(lam)):
         raise ValueError(
             "penalty: its bounds exclude 0, so no lambda gives zero coefficients. Pass lams=[...] instead."
