@@ -53,7 +53,7 @@ def certify(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bo
         v = v - form.s * jnp.sum(v)
     u = form.design.tdot(v)
     gap = relative_gap(form, objective, dual_bound(form, penalty, z, v, u, equalities), z, v)
-    gap = gap + _rounding(form, z, b, eta, objective)
+    gap = gap + _rounding(form, z, b, eta, v, objective)
     distance = jnp.max(penalty.distance(z, u) / form.strength)
     stationarity = jnp.where(form.null_slope > 0, distance / jnp.where(form.null_slope > 0, form.null_slope, 1.0), 0.0)
     return Certificate(z, b, loss, objective, gap, stationarity)
@@ -68,13 +68,16 @@ def relative_gap(form: StandardForm, objective: Array, dual: Array, z: Array, v:
     return jnp.where(perfect, 0.0, gap)
 
 
-def _rounding(form: StandardForm, z: Array, b: Array, eta: Array, objective: Array) -> Array:
+def _rounding(form: StandardForm, z: Array, b: Array, eta: Array, v: Array, objective: Array) -> Array:
     """What the arithmetic itself may hide, relative to the null objective.
 
-    The intercept in raw units is a sum of large terms if columns or y have large means: its rounding moves eta, at a
-    minimum over the intercept. And an objective far above the null one (bounds that exclude 0) has no finer digits.
+    X z and X'v are sums of terms that may cancel: their rounding enters the bound by <v, X z>. The intercept in raw
+    units is a sum of large terms if columns or y have large means: its rounding moves eta, at a minimum over the
+    intercept. And an objective far above the null one (bounds that exclude 0) has no finer digits.
     """
     coarse = 8 * eps(z.dtype) * jnp.maximum(objective - form.null_objective, 0.0)
+    size = jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+    coarse = coarse + 4 * eps(z.dtype) * size * jnp.linalg.norm(z * form.design.norm)
     if form.intercept:
         terms = (
             jnp.abs(form.null_intercept) + jnp.abs(b) + 2 * jnp.sum(jnp.abs(z / form.design.scale * form.design.center))
@@ -89,33 +92,39 @@ def _rounding(form: StandardForm, z: Array, b: Array, eta: Array, objective: Arr
 def dual_bound(form: StandardForm, penalty: Any, z: Array, v: Array, u: Array, equalities: bool) -> Array:
     """A lower bound of the minimum, from v (n,), minus the loss's gradient (summing to 0) at z, and u = X'v."""
     rounding = 64 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+    reach = jnp.abs(z)
     if equalities:
-        v, u = _project(form, penalty, v, u, rounding)
+        v, u, moved = _project(form, penalty, v, u, rounding)
+        reach = reach + jnp.abs(moved)
     c, conjugate = penalty.scalings(u)
     scaled = jax.vmap(lambda t: form.loss.conjugate(-t * v, form.y, form.s) + t * jnp.sum(v * form.offset))(c)
     excess = penalty.excess(u)
-    # What rounding leaves of the equalities is paid for, with unpenalised coefficients up to twice those at hand.
-    bound = jnp.max(-scaled - conjugate) - 2 * jnp.sum(jnp.abs(excess * z))
+    # What rounding leaves of the equalities is paid for, with unpenalised coefficients up to twice those at hand and
+    # those that the projection, a least-squares fit, would have liked to add.
+    bound = jnp.max(-scaled - conjugate) - 2 * jnp.sum(jnp.abs(excess) * reach)
+    if equalities and not form.loss.attained:  # nothing is left of v but the trivial bound 0: separable classes
+        bound = jnp.where(jnp.all(v == 0) & jnp.any(penalty.free(z)), -jnp.inf, bound)
     return jnp.where(jnp.max(jnp.abs(excess)) <= rounding, bound, jnp.where(jnp.isnan(bound), bound, -jnp.inf))
 
 
-def _project(form: StandardForm, penalty: Any, v: Array, u: Array, rounding: Array) -> tuple[Array, Array]:
-    """Take from v its part along the columns j whose u_j must be 0 (or have a sign) and is not."""
+def _project(form: StandardForm, penalty: Any, v: Array, u: Array, rounding: Array) -> tuple[Array, Array, Array]:
+    """Take from v its part along the columns j whose u_j must be 0 (or have a sign) and is not; with its coefs."""
 
-    def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
-        _, u, _, k = carry
-        return (jnp.max(jnp.abs(penalty.excess(u))) > rounding / 8) & (k < 6)
+    def unfinished(carry: Any) -> Array:
+        _, u, _, _, k = carry
+        return (k == 0) | ((jnp.max(jnp.abs(penalty.excess(u))) > rounding / 8) & (k < 6))
 
-    def body(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        v, u, mask, k = carry
+    def body(carry: Any) -> Any:
+        v, u, moved, mask, k = carry
         mask = mask | (penalty.excess(u) != 0)
-        _, _, fitted = least_squares(form, mask, form.s, per_weight(v, form.s))
+        _, c, fitted = least_squares(form, mask, form.s, per_weight(v, form.s))
         v = v - form.s * fitted
-        return v, form.design.tdot(v), mask, k + 1
+        return v, form.design.tdot(v), moved + c, mask, k + 1
 
     none = jnp.zeros(u.shape, bool) & (u == u)
-    v, u, _, _ = jax.lax.while_loop(unfinished, body, (v, u, none, jnp.zeros((), jnp.int32)))
-    return v, u
+    start = (v, u, jnp.zeros_like(u), none, jnp.zeros((), jnp.int32))
+    v, u, moved, _, _ = jax.lax.while_loop(unfinished, body, start)
+    return v, u, moved
 
 
 def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool) -> tuple[Array, Array, Array]:
@@ -190,26 +199,30 @@ def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> t
         return jnp.where(mask, form.design.tdot(w * r), 0.0)
 
     def unfinished(carry: Any) -> Array:
-        _, _, _, _, gamma, k = carry
-        return (gamma > tiny) & (k < limit)
+        *_, going, k = carry
+        return going & (k < limit)
 
     def body(carry: Any) -> Any:
-        c, r, g, d, gamma, k = carry
+        c, r, g, d, gamma, rr, _, k = carry
         q = columns(d)
         curved = jnp.sum(w * q**2)
         a = jnp.where(curved > 0, gamma / jnp.where(curved > 0, curved, 1.0), 0.0)
-        c, r = c + a * d, r - a * q
+        shorter = r - a * q
+        left = jnp.sum(w * shorter**2)
+        sound = (curved > 0) & (left <= rr * (1 + 16 * eps(w.dtype)))  # where only rounding is left, steps lead away
+        c, r = jnp.where(sound, c + a * d, c), jnp.where(sound, shorter, r)
         g = slopes(r)
         new = jnp.sum(g**2)
-        new = jnp.where(curved > 0, new, 0.0)
-        return c, r, g, g + new / gamma * d, new, k + 1
+        return c, r, g, g + new / gamma * d, new, left, sound & (new > tiny), k + 1
 
     limit = 4 * min(form.shape) + 20
     residual = target - mean(target)
-    tiny = (eps(w.dtype) / 8) ** 2 * jnp.sum(w * residual**2) * total
+    rr = jnp.sum(w * residual**2)
+    tiny = (eps(w.dtype) / 4) ** 2 * rr * total
     g = slopes(residual)
-    c = jnp.zeros_like(g)
-    c, *_ = jax.lax.while_loop(unfinished, body, (c, residual, g, g, jnp.sum(g**2), jnp.zeros((), jnp.int32)))
+    gamma = jnp.sum(g**2)
+    start = (jnp.zeros_like(g), residual, g, g, gamma, rr, gamma > tiny, jnp.zeros((), jnp.int32))
+    c, *_ = jax.lax.while_loop(unfinished, body, start)
     fitted = form.design.dot(c)
     b = mean(target - fitted)
     return b, c, fitted + b

@@ -17,12 +17,13 @@ class Design:
     """X in the units in which it is solved: columns centred (if there is an intercept) and scaled to about unit norm.
 
     `XT` is stored feature-major, (p, n). Column j is `(X[:, j] - center[j]) / scale[j]`, exactly 0 if X[:, j] is
-    constant where that matters.
+    constant where that matters; its weighted 2-norm is `norm[j]`.
     """
 
     XT: Array
     center: Array
     scale: Array
+    norm: Array
 
     def dot(self, z: Array) -> Array:
         """X z: (p,) -> (n,)."""
@@ -63,7 +64,7 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool) -> Desig
     columns = (X - shift[None, :]) / norm[None, :]
     if center or standardize:
         columns = jnp.where(constant[None, :], 0.0, columns)
-    return Design(columns.T, shift * unit, norm * unit)
+    return Design(columns.T, shift * unit, norm * unit, jnp.sqrt(jnp.sum(columns**2 * w, axis=0)))
 
 
 def _power_of_two(x: Array) -> Array:

@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 
 from l1jax._arrays import concrete, eps
-from l1jax.certificate import refit
+from l1jax.certificate import least_squares, refit, shortened
+from l1jax.losses import per_weight
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values
 from l1jax.standard_form import StandardForm, prepared
@@ -25,8 +26,8 @@ def lambda_max(problem: Problem) -> Array:
 
     For L1 and the squared loss it is max_j |x_j'(s*r)| with r the residual of the null model, which holds the
     intercept and the unpenalised coefficients; it is rounded up by a few ulp, so that the solution there is exactly
-    zero. Infinite for a penalty without a corner at 0 (L2), 0 for NoPenalty. Raises ValueError for bounds that
-    exclude 0. Scalar; may be jitted and batched.
+    zero (to the tolerance, if unpenalised coefficients have bounds). Infinite for a penalty without a corner at 0
+    (L2), 0 for NoPenalty. Raises ValueError for bounds that exclude 0. Scalar; may be jitted and batched.
 
     >>> round(float(lambda_max(Problem([[1.0], [2.0], [3.0]], [1.0, 2.0, 4.0], penalty=L1(0.1)))), 4)
     1.0
@@ -77,7 +78,7 @@ def grid_of(shape: tuple[int, int], form: StandardForm, penalty: Penalty, num: i
 
 
 def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
-    lam = critical(form, penalty, corner)
+    lam = critical(form, penalty, corner, may_have_unpriced(penalty, form))
     if concrete(lam, form.fit) and not bool(form.fit):
         raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
     if concrete(lam) and bool(jnp.isnan(lam)):
@@ -87,19 +88,81 @@ def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
     return lam
 
 
-@functools.partial(jax.jit, static_argnames="corner")
-def critical(form: StandardForm, penalty: Any, corner: float = 0.0) -> Array:
-    """The smallest strength at which zero is optimal; NaN if zero is not allowed or the data have no answer."""
+def may_have_unpriced(penalty: Any, form: StandardForm) -> bool:
+    """Whether some coefficient may have no price at whatever strength; in a traced penalty, some may."""
+    if not concrete(penalty):
+        return True
+    with jax.ensure_compile_time_eval():
+        return bool(_any_unpriced(penalty, jnp.zeros(form.shape[1], form.y.dtype)))
+
+
+@jax.jit
+def _any_unpriced(penalty: Any, zero: Array) -> Array:
+    return jnp.any(penalty.with_lam(1.0).unpriced(zero))
+
+
+@functools.partial(jax.jit, static_argnames=("corner", "unpriced"))
+def critical(form: StandardForm, penalty: Any, corner: float = 0.0, unpriced: bool = True) -> Array:
+    """The smallest strength at which zero is optimal; NaN if zero is not allowed or the data have no answer.
+
+    `unpriced` says (statically) whether some coefficients may have no price, and so are fitted first.
+    """
     unit = form.units(penalty).with_lam(1.0)
     zero = jnp.zeros(form.shape[1], form.y.dtype)
-    _, _, eta = refit(form, unit, zero, jnp.zeros((), zero.dtype), equalities=True)
+    eta = _null_model(form, unit) if unpriced else form.offset
     v = -form.loss.gradient(eta, form.y, form.s)
     if form.intercept:
         v = v - form.s * jnp.sum(v)
-    u = jnp.where(unit.free(zero), 0.0, form.design.tdot(v))
+    u = jnp.where(unit.unpriced(zero), 0.0, form.design.tdot(v))
+    # Rounded up by a few ulp, of lam and of the sums whose rounding it carries.
+    u = u + jnp.sign(u) * 8 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
     lam = unit.critical_lam(u, corner) * (1 + 32 * eps(u.dtype))
     allowed = jnp.isfinite(unit.value(zero))
     return jnp.where(allowed & form.fit & penalty.valid(zero), lam, jnp.nan)
+
+
+def _null_model(form: StandardForm, penalty: Any) -> Array:
+    """The linear predictor of the best model in which every priced coefficient is 0.
+
+    Unpriced ones may have bounds: those that hit one stay there, until all else has settled and one is let go.
+    Source: Lawson and Hanson (1974), "Solving Least Squares Problems", chapter 23, with Newton steps for the fit.
+    """
+    zero = jnp.zeros(form.shape[1], form.y.dtype)
+    unpriced, free = penalty.unpriced(zero), penalty.free(zero)
+    z, b, eta = refit(form, penalty, zero, jnp.zeros((), zero.dtype), equalities=True)
+
+    def loss(eta: Array) -> Array:
+        return form.loss.value(eta, form.y, form.s)
+
+    def unfinished(carry: Any) -> Array:
+        *_, done, k = carry
+        return ~done & (k < 4 * form.shape[1] + 50)
+
+    def body(carry: Any) -> Any:
+        z, b, eta, moving, _, k = carry
+        v = -form.loss.gradient(eta, form.y, form.s)
+        w = form.loss.curvature(eta, form.y, form.s)
+        w = jnp.where(form.s > 0, jnp.maximum(w, 1e-6 * jnp.max(w)), 0.0)
+        db, dz, deta = least_squares(form, moving, w, per_weight(v, w))
+        inside = penalty.prox(z + dz, 0.0)
+        room = jnp.where(inside != z + dz, (inside - z) / jnp.where(dz == 0, 1.0, dz), 1.0)
+        here = loss(eta) * (1 + 8 * eps(eta.dtype))
+        t = shortened(lambda t: loss(eta + t * deta) > here, 2.0, jnp.min(room))
+        hit = (room <= t) & (room < 1)
+        z, b = jnp.where(hit, inside, z + t * dz), b + t * db
+        eta = form.eta(z, b)
+        v = -form.loss.gradient(eta, form.y, form.s)
+        u = form.design.tdot(v)
+        noise = 64 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+        still = t * jnp.max(jnp.abs(deta)) <= eps(u.dtype) * jnp.max(jnp.abs(eta))
+        settled = ~jnp.any(hit) & (still | (jnp.max(jnp.where(moving, jnp.abs(u), 0.0)) <= noise))
+        inward = unpriced & ~moving & (penalty.prox(z + jnp.sign(u), 0.0) != z)
+        pull = jnp.where(inward, jnp.abs(u), 0.0)
+        let_go = settled & (pull > noise) & (pull == jnp.max(pull))
+        return z, b, eta, (moving & ~hit) | let_go, settled & ~jnp.any(let_go), k + 1
+
+    start = (z, b, eta, free, jnp.all(free == unpriced), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, body, start)[2]
 
 
 def check_one_strength(penalty: Any) -> None:

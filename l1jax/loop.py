@@ -139,21 +139,25 @@ def _minimise(
 
     def attempt(carry: Any) -> Any:
         attempt, again, z, b, steps, _ = carry
+        looking = attempt < 0
         tighter = controls.tol * 0.5 * 0.1 ** attempt.astype(z.dtype)
-        z, b, more, claimed = schedule(
-            attempt == 0, z, b, jnp.where(again, tighter, jnp.inf), controls.max_steps - steps
-        )
+        goal = jnp.where(again & ~looking, tighter, jnp.inf)
+        z, b, more, claimed = schedule(attempt == 0, z, b, goal, controls.max_steps - steps)
         steps = steps + more
         checked = certify_all(z, b)
         short = ~(checked.gap <= controls.tol) & ~jnp.isnan(checked.gap)
-        return attempt + 1, again & claimed & short & (steps < controls.max_steps), z, b, steps, checked
+        again = again & claimed & short & (steps < controls.max_steps)
+        z, b = jax.tree.map(lambda a, old: jnp.where(looking, a, old), (checked.z, checked.b), (z, b))
+        return attempt + 1, again, z, b, steps, checked
 
     def certify_all(z: Array, b: Array) -> Certificate:
         return over_lams(lambda lam, z, b: certify(form, form.units(at(lam)), z, b, equalities), z, b)
 
     steps = jnp.zeros(count, jnp.int32)
     blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(certify_all, z, b))
-    carry = (jnp.zeros((), jnp.int32), b == b, z, b, steps, blank)
+    # Unpenalised coefficients are fitted before the first attempt, by a look at the start: so those that are to be 0
+    # at lambda_max never move.
+    carry = (jnp.asarray(-1 if equalities else 0, jnp.int32), b == b, z, b, steps, blank)
     *_, steps, done = jax.lax.while_loop(unfinished, attempt, carry)
     found = Minimum(done.z, done.b, done.loss, done.objective, done.gap, done.stationarity, steps)
     zero = jnp.zeros(form.shape[1], z.dtype)

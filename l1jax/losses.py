@@ -21,6 +21,9 @@ class Loss(abc.ABC):
     smoothness: float | None = None
     """An upper bound of l'' if there is one: the gradient's Lipschitz constant for s summing to 1."""
 
+    attained: bool = True
+    """Whether every row's least value 0 is taken at a finite eta, rather than approached as eta grows."""
+
     @abc.abstractmethod
     def value(self, eta: Array, y: Array, s: Array) -> Array:
         """sum_i s_i * l(eta_i, y_i), a scalar."""
@@ -120,6 +123,7 @@ class Logistic(Loss):
     """
 
     smoothness = 0.25
+    attained = False
 
     def value(self, eta: Array, y: Array, s: Array) -> Array:
         return jnp.sum(s * jax.nn.softplus(_sign(y) * -eta))
@@ -132,8 +136,9 @@ class Logistic(Loss):
 
     def conjugate(self, v: Array, y: Array, s: Array) -> Array:
         a = -_sign(y) * per_weight(v, s)
-        slack = 8 * eps(v.dtype)  # what rounding may carry over the edge
         clipped = jnp.clip(a, 0, 1)
+        size = jnp.where(a < 0, jnp.max(clipped, initial=0.0), 1.0)
+        slack = 8 * eps(v.dtype) * size  # what rounding may carry over the edge
         entropy = xlogy(clipped, clipped) + xlog1py(1 - clipped, -clipped)
         return jnp.sum(jnp.where(jnp.abs(a - clipped) <= slack, s * entropy, jnp.where(jnp.isnan(a), a, jnp.inf)))
 

@@ -135,9 +135,10 @@ def standard_form(problem: Problem) -> StandardForm:
 
 
 def shift(loss: Loss, eta: Array, y: Array, s: Array) -> Array:
-    """argmin_b loss(eta + b, y, s), by Newton steps that are shortened until the slope decreases.
+    """argmin_b loss(eta + b, y, s), by Newton steps within a bracket, which is halved where they lead astray.
 
     Taken as a constant in derivatives: it only chooses the point from which b is counted.
+    Source: Press, Teukolsky, Vetterling, Flannery (2007), "Numerical Recipes", section 9.4 (rtsafe).
     """
     eta, y, s = jax.lax.stop_gradient((eta, y, s))
     loss = jax.lax.stop_gradient(loss)
@@ -145,23 +146,29 @@ def shift(loss: Loss, eta: Array, y: Array, s: Array) -> Array:
     def slope(b: Array) -> Array:
         return jnp.sum(loss.gradient(eta + b, y, s))
 
-    def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
-        _, g, step, k = carry
-        return (jnp.abs(g) > tiny) & (jnp.abs(step) > 0) & (k < 100)
+    def unfinished(carry: Any) -> Array:
+        *_, going, k = carry
+        return going & (k < 200)
 
-    def newton(b: Array, g: Array) -> Array:
+    def body(carry: Any) -> Any:
+        b, g, low, high, last, (best, least), _, k = carry
+        low, high = jnp.where(g < 0, b, low), jnp.where(g > 0, b, high)
         h = jnp.sum(loss.curvature(eta + b, y, s))
-        return -g / jnp.where(h > 0, h, 1.0)
-
-    def body(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        b, g, step, k = carry
-        g_new = slope(b + step)
-        better = jnp.abs(g_new) < jnp.abs(g)
-        b, g = jnp.where(better, b + step, b), jnp.where(better, g_new, g)
-        return b, g, jnp.where(better, newton(b, g), step / 4), k + 1
+        newton = -g / jnp.where(h > 0, h, 1.0)
+        middle = low / 2 + high / 2
+        bracketed = jnp.isfinite(middle)
+        good = (h > 0) & (b + newton > low) & (b + newton < high) & (~bracketed | (jnp.abs(newton) <= last / 2))
+        onward = b - jnp.sign(g) * 2 * jnp.where(jnp.isfinite(last), jnp.maximum(last, 1.0), 1.0)
+        new = jnp.where(good, b + newton, jnp.where(bracketed, middle, onward))
+        g = slope(new)
+        better = jnp.abs(g) < jnp.abs(least)
+        best, least = jnp.where(better, new, best), jnp.where(better, g, least)
+        going = (jnp.abs(g) > tiny) & (new != b)
+        return new, g, low, high, jnp.abs(new - b), (best, least), going, k + 1
 
     start = jnp.zeros_like(jnp.sum(eta))
     g = slope(start)
     tiny = eps(eta.dtype) / 4 * jnp.sum(jnp.abs(loss.gradient(eta, y, s)))
-    b, *_ = jax.lax.while_loop(unfinished, body, (start, g, newton(start, g), jnp.zeros((), jnp.int32)))
-    return b
+    far = jnp.inf + 0 * start
+    carry = (start, g, -far, far, far, (start, g), jnp.abs(g) > tiny, jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, body, carry)[5][0]

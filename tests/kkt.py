@@ -11,7 +11,7 @@ For any theta (n,) with sum s*theta = 0 if there is an intercept, and u = X'(s*t
 """
 
 import numpy as np
-from scipy.optimize import lsq_linear
+from scipy.optimize import linprog, lsq_linear
 
 LONG = np.longdouble
 
@@ -118,7 +118,7 @@ class Oracle:
             rest = self.y - eta
             return rest[0] + self.s @ (rest - rest[0])
         low, high = -np.max(eta) - 100, -np.min(eta) + 100
-        for _ in range(200):  # bisection on the slope, which grows with b
+        for _ in range(120):  # bisection on the slope, which grows with b
             b = (low + high) / 2
             low, high = (b, high) if self.s @ self.theta(eta + b) > 0 else (low, b)
         return (low + high) / 2
@@ -149,6 +149,22 @@ class Oracle:
         along = abs(self.s @ theta) if self.fit_intercept else LONG(0)
         worst = max(np.max(distance), along)
         return float(worst / size) if size > 0 else (0.0 if worst == 0 else np.inf)
+
+    @property
+    def attained(self):
+        """Whether there is a minimiser: for logistic loss, no unpenalised direction separates the classes."""
+        if self.loss == "squared":
+            return True
+        unpriced = (self.l1 == 0) & (self.l2 == 0)
+        signs = (2 * self.y - 1)[:, None]
+        A = (signs * self.columns / self.scale)[:, unpriced].astype(float)
+        ends = [
+            (None if low == -np.inf else 0, None if high == np.inf else 0)
+            for low, high in zip(self.lower[unpriced], self.upper[unpriced], strict=True)
+        ]
+        if self.fit_intercept:
+            A, ends = np.hstack([A, signs.astype(float)]), [*ends, (None, None)]
+        return A.shape[1] == 0 or linprog(np.zeros(A.shape[1]), -A, -np.ones(len(A)), bounds=ends).status == 2
 
     # -- the dual
 
@@ -240,9 +256,9 @@ class Oracle:
         null, here = self.null_objective, self.objective(coef, intercept)
         if not np.isfinite(here):
             return np.inf
-        if null == 0:  # a constant y, met as well as its own rounding allows
-            blur = 16 * self.eps * np.max(np.abs(self.y - self.offset), initial=0.0)
-            return 0.0 if here <= blur**2 else np.inf
+        largest = np.max(np.abs(self.y - self.offset), initial=0.0)
+        if null <= (16 * np.finfo(LONG).eps * largest) ** 2:  # a constant y, met as well as its own rounding allows
+            return 0.0 if here <= (16 * self.eps * largest) ** 2 else np.inf
         found = (here - self.bound_at(coef, intercept)) / null
         if found > enough:
             bound = self.bound_at(*self.minimiser(coef, intercept))
@@ -308,9 +324,39 @@ class Oracle:
                 t /= 2
             z = z + t * (new - z)
         raw = self.feasible(z.astype(LONG) / self.scale)
-        return min(
-            [(best[1], best[2]), (raw, self.best_intercept(raw))], key=lambda point: float(self.objective(*point))
-        )
+        points = [(best[1], best[2]), (raw, self.best_intercept(raw))]
+        return self._polish(*min(points, key=lambda point: float(self.objective(*point))))
+
+    def _polish(self, coef, b):
+        """Newton steps on the smooth coefficients, with slopes in extended precision."""
+        moves = (coef > self.lower) & (coef < self.upper) & ((coef != 0) | ((self.l1 == 0) & (self.l2 == 0)))
+        if not moves.any():
+            return coef, b
+        Z = (self.columns / self.scale)[:, moves]
+
+        def slopes(coef):
+            b = self.best_intercept(coef)
+            theta = self.theta(self.eta(coef, b))
+            bend = self.l2 * coef + self.l1 * np.sign(coef)
+            return b, (bend / self.scale)[moves] - Z.T @ (self.s * theta)
+
+        b, g = slopes(coef)
+        for _ in range(10):
+            h = self.s * self.curvature(self.eta(coef, b))
+            Zh = Z - (h @ Z) / h.sum() if self.fit_intercept else Z
+            H = ((Zh * h[:, None]).T @ Zh + np.diag((self.l2 / self.scale**2)[moves])).astype(float)
+            size = np.max(np.abs(g))
+            if size == 0 or not np.all(np.isfinite(H)):
+                break
+            step = np.linalg.lstsq(H, -(g / size).astype(float), rcond=1e-14)[0].astype(LONG) * size
+            trial = coef.copy()
+            trial[moves] += step / self.scale[moves]
+            new_b, new_g = slopes(trial)
+            same = np.all(np.sign(trial) * np.sign(coef) >= 0) and np.all((trial >= self.lower) & (trial <= self.upper))
+            if not (same and np.max(np.abs(new_g)) < size):
+                break
+            coef, b, g = trial, new_b, new_g
+        return coef, b
 
 
 def _quadratic(G, c, l1, l2, lower, upper, z):

@@ -122,16 +122,16 @@ def test_scaling_x_scales_the_coefficients(loss, fit_intercept, standardize, dty
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_y_of_any_size(fit_intercept, dtype):
-    """Where P0 is no number of the dtype's any more, nothing is claimed; elsewhere the answer scales with y."""
-    top = 16 if dtype == np.float32 else 140
-    sizes = 10.0 ** np.array([-top - 4, -top, -3, 3, top, top + 2])
+    """The answer scales with y, as long as the squares that make P0 have all their digits; else nothing is claimed."""
+    low, top = (1e-15, 1e16) if dtype == np.float32 else (1e-140, 1e140)
+    sizes = [low / 1e5, low, 1e-3, 1e3, top, top * 100]
     case = Case(X, Y["squared"], 0.0, fit_intercept=fit_intercept, dtype=dtype)
     lam = slope_at_zero(case) / 10
     cases = [dataclasses.replace(case, y=case.y * c, lam=lam * c) for c in (1.0, *sizes)]
     plain, *others = solve_all(cases)
     assert plain.converged
     for c, found in zip(sizes, others, strict=True):
-        if 10.0**-top <= c <= 10.0**top:
+        if low <= c <= top:
             assert found.converged, c
             np.testing.assert_allclose(found.coef / dtype(c), plain.coef, rtol=1e-2, atol=1e-3)
 

@@ -55,6 +55,10 @@ class Penalty(abc.ABC):
     def free(self, w: Any) -> Any:
         """Truth values: the coefficients on which the penalty puts neither a price nor a bound."""
 
+    def unpriced(self, w: Any) -> Any:
+        """Truth values: the coefficients on which the penalty puts no price; these may have bounds."""
+        return self.free(w)
+
     @abc.abstractmethod
     def excess(self, u: Any) -> Any:
         """The part of `u` that no positive scaling brings into the conjugate's domain: 0 for a usable dual point."""
@@ -103,6 +107,9 @@ class Elementwise(Penalty):
 
     def free(self, w: Any) -> Any:
         return _tree(w, self._each(lambda t, leaf: t.free(leaf), w))
+
+    def unpriced(self, w: Any) -> Any:
+        return _tree(w, self._each(lambda t, leaf: t.unpriced(leaf), w))
 
     def excess(self, u: Any) -> Any:
         return _tree(u, self._each(lambda t, leaf: t.excess(leaf), u))

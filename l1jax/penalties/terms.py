@@ -136,6 +136,10 @@ class Terms:
         low, high = self.domain()
         return jnp.broadcast_to((low == 0) & (high == 0), w.shape)
 
+    def unpriced(self, w: Array) -> Array:
+        """Where phi is 0 at more than one point."""
+        return jnp.broadcast_to((self.l1 == 0) & (self.l2 == 0) & (self.lower < self.upper), w.shape)
+
     def excess(self, u: Array) -> Array:
         """The part of `u` on sides where the conjugate's domain ends at 0."""
         low, high = self.domain()
@@ -155,7 +159,7 @@ def fit(leaf: object, like: Array) -> Array:
 @jax.custom_jvp
 def _value(w: Array, l1: Array, l2: Array, lower: Array, upper: Array) -> Array:
     outside = (w < lower) | (w > upper)
-    return jnp.where(outside, jnp.inf, l1 * jnp.abs(w) + l2 / 2 * w**2)
+    return jnp.where(outside, jnp.inf, l1 * jnp.abs(w) + l2 / 2 * w * w)  # l2 first: 0 of a huge w is 0
 
 
 @_value.defjvp
@@ -164,4 +168,4 @@ def _value_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple
     dw, dl1, dl2, _, _ = tangents
     subgradient = Terms(l1, l2, lower, upper).nearest(w, jnp.zeros_like(w))
     magnitude = jnp.where(w < 0, -w, w)
-    return _value(*primals), subgradient * dw + magnitude * dl1 + w**2 / 2 * dl2
+    return _value(*primals), subgradient * dw + magnitude * dl1 + dl2 / 2 * w * w

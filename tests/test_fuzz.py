@@ -148,7 +148,7 @@ KNOBS = st.builds(
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@settings(max_examples=8, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
+@settings(max_examples=4, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
 @given(knobs=KNOBS, seed=st.integers(0, 2**31))
 def test_no_false_certificate(setting, knobs, seed):
     rng = np.random.default_rng(seed)
@@ -175,13 +175,17 @@ FRIENDLY = [
 
 @pytest.mark.parametrize("setting", SETTINGS[:4], ids=str)
 def test_ordinary_problems_converge(setting):
-    """At least 99 % of a fixed 360 well-scaled random problems, lambda_max/1000 <= lam, at the default tol."""
+    """At least 99 % of hundreds of well-scaled random problems, lambda_max/1000 <= lam, at the default tol.
+
+    Those that have no minimiser (classes that unpenalised coefficients separate) are not counted.
+    """
     rng = np.random.default_rng(1)
     claims = []
     for knobs in FRIENDLY * 3:
         cases = [draw_case(setting, knobs, rng) for _ in range(BATCH)]
         for case, (coef, intercept, _, converged, tol) in zip(cases, solve_batch(setting, cases), strict=True):
-            claims.append(bool(converged))
+            if case.oracle().attained:
+                claims.append(bool(converged))
             if converged:
                 assert not case.oracle().false_certificate(coef, intercept, tol, np.finfo(setting.dtype).eps)
     assert len(claims) >= 300
