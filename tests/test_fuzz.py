@@ -148,7 +148,7 @@ KNOBS = st.builds(
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@settings(max_examples=4, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
+@settings(max_examples=3, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
 @given(knobs=KNOBS, seed=st.integers(0, 2**31))
 def test_no_false_certificate(setting, knobs, seed):
     rng = np.random.default_rng(seed)
