@@ -2,25 +2,57 @@
 
 from l1jax import datasets as datasets
 from l1jax.grid import lambda_grid as lambda_grid, lambda_max as lambda_max
-from l1jax.losses import Logistic as Logistic, Loss as Loss, Squared as Squared
+from l1jax.losses import (
+    Cox as Cox,
+    Gamma as Gamma,
+    Huber as Huber,
+    Logistic as Logistic,
+    Loss as Loss,
+    NegativeBinomial as NegativeBinomial,
+    Poisson as Poisson,
+    Quantile as Quantile,
+    Squared as Squared,
+    SquaredHinge as SquaredHinge,
+)
 from l1jax.paths import path as path
 from l1jax.penalties import (
+    L0 as L0,
     L1 as L1,
     L2 as L2,
+    MCP as MCP,
+    SCAD as SCAD,
+    SLOPE as SLOPE,
     Bounds as Bounds,
+    Box as Box,
     ElasticNet as ElasticNet,
     Elementwise as Elementwise,
     Factors as Factors,
+    GroupLasso as GroupLasso,
+    L1Ball as L1Ball,
+    LHalf as LHalf,
+    LInf as LInf,
+    LogSum as LogSum,
     Masked as Masked,
     NonNegative as NonNegative,
     NoPenalty as NoPenalty,
+    NuclearNorm as NuclearNorm,
     Penalty as Penalty,
+    Simplex as Simplex,
+    SparseGroupLasso as SparseGroupLasso,
     Sum as Sum,
+    TotalVariation as TotalVariation,
+    majorizer as majorizer,
 )
 from l1jax.problem import Problem as Problem
 from l1jax.prox import (
     clip_to_bounds as clip_to_bounds,
+    clip_to_total as clip_to_total,
     elastic_net as elastic_net,
+    firm_threshold as firm_threshold,
+    half_threshold as half_threshold,
+    hard_threshold as hard_threshold,
+    log_threshold as log_threshold,
+    scad_threshold as scad_threshold,
     shrink as shrink,
     soft_threshold as soft_threshold,
 )

@@ -18,7 +18,7 @@ from jax import Array
 
 from l1jax._arrays import eps
 from l1jax._node import node
-from l1jax.losses import per_weight
+from l1jax.losses import Loss, per_weight
 from l1jax.standard_form import StandardForm, shift
 
 
@@ -28,7 +28,8 @@ class Certificate:
 
     `gap` is (objective - dual)/null_objective, at least 0; NaN where nothing can be said. `stationarity` is the
     largest distance of minus the loss's gradient from the penalty's subdifferential, over the largest entry of that
-    gradient at the null model (which for L1 is lambda_max).
+    gradient at the null model (which for L1 is lambda_max). `measure` is the one that `converged` speaks of: the
+    gap, or the stationarity where loss or penalty have no dual.
     """
 
     z: Array
@@ -37,6 +38,7 @@ class Certificate:
     objective: Array
     gap: Array
     stationarity: Array
+    measure: Array
 
 
 def certify(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool) -> Certificate:
@@ -52,11 +54,23 @@ def certify(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bo
     if form.intercept:
         v = v - form.s * jnp.sum(v)
     u = form.design.tdot(v)
+    stationarity = relative_distance(form, penalty, z, u)
+    if not certified(form, penalty):
+        return Certificate(z, b, loss, objective, jnp.full_like(objective, jnp.nan), stationarity, stationarity)
     gap = relative_gap(form, objective, dual_bound(form, penalty, z, v, u, equalities), z, v)
     gap = gap + _rounding(form, z, b, eta, v, objective)
+    return Certificate(z, b, loss, objective, gap, stationarity, gap)
+
+
+def certified(form: StandardForm, penalty: Any) -> bool:
+    """Whether loss and penalty have a dual that is known (statically)."""
+    return bool(penalty.certified) and type(form.loss).conjugate is not Loss.conjugate
+
+
+def relative_distance(form: StandardForm, penalty: Any, z: Array, u: Array) -> Array:
+    """The largest distance of u from the penalty's subdifferential at z, over the null model's largest slope."""
     distance = jnp.max(penalty.distance(z, u) / form.strength)
-    stationarity = jnp.where(form.null_slope > 0, distance / jnp.where(form.null_slope > 0, form.null_slope, 1.0), 0.0)
-    return Certificate(z, b, loss, objective, gap, stationarity)
+    return jnp.where(form.null_slope > 0, distance / jnp.where(form.null_slope > 0, form.null_slope, 1.0), 0.0)
 
 
 def relative_gap(form: StandardForm, objective: Array, dual: Array, z: Array, v: Array) -> Array:

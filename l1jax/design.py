@@ -39,16 +39,19 @@ class Design:
         return jnp.matmul(root, root.T, precision=HIGHEST)
 
 
-def prepare_design(X: Array, s: Array, center: bool, standardize: bool) -> Design:
+def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scale: bool = False) -> Design:
     """The design of the rows X (n, p), weighted by s (n,) that sum to 1.
 
     `standardize` divides each column by its weighted standard deviation (about its mean, whether or not it is
-    centred, as glmnet does); otherwise by a power of two, which is exact. A column whose standard deviation is at
-    most eps times its largest entry is constant: it becomes 0 if columns are centred or standardised.
+    centred, as glmnet does); otherwise by a power of two, which is exact, and with `one_scale` the same for all. A
+    column whose standard deviation is at most eps times its largest entry is constant: it becomes 0 if columns are
+    centred or standardised.
     """
     # Sums over rows, not products: they fuse with what they sum, and lose fewer digits in float32.
     w = s[:, None]
     largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=0)
+    if one_scale:
+        largest = jnp.full_like(largest, jnp.max(largest))
     unit = _power_of_two(largest)  # before anything is squared: 1e20 squares to infinity in float32
     X = X / unit[None, :]
     mean = jnp.sum(X * w, axis=0)
@@ -60,7 +63,8 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool) -> Desig
     if standardize:
         norm = varying
     else:
-        norm = _power_of_two(varying if center else jnp.sqrt(jnp.sum(X**2 * w, axis=0)))
+        norm = jnp.where(constant, 0.0, varying) if center else jnp.sqrt(jnp.sum(X**2 * w, axis=0))
+        norm = _power_of_two(jnp.full_like(norm, jnp.max(norm)) if one_scale else norm)
     columns = (X - shift[None, :]) / norm[None, :]
     if center or standardize:
         columns = jnp.where(constant[None, :], 0.0, columns)

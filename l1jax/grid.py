@@ -81,6 +81,8 @@ def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
     lam = critical(form, penalty, corner, may_have_unpriced(penalty, form))
     if concrete(lam, form.fit) and not bool(form.fit):
         raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
+    if corner and concrete(lam) and bool(jnp.isinf(lam)):
+        raise ValueError("lambda_grid: no lambda gives zero coefficients with this penalty. Pass lams=[...] instead.")
     if concrete(lam) and bool(jnp.isnan(lam)):
         raise ValueError(
             "penalty: its bounds exclude 0, so no lambda gives zero coefficients. Pass lams=[...] instead."
@@ -144,7 +146,7 @@ def _null_model(form: StandardForm, penalty: Any) -> Array:
         w = form.loss.curvature(eta, form.y, form.s)
         w = jnp.where(form.s > 0, jnp.maximum(w, 1e-6 * jnp.max(w)), 0.0)
         db, dz, deta = least_squares(form, moving, w, per_weight(v, w))
-        inside = penalty.prox(z + dz, 0.0)
+        inside = penalty.project(z + dz)
         room = jnp.where(inside != z + dz, (inside - z) / jnp.where(dz == 0, 1.0, dz), 1.0)
         here = loss(eta) * (1 + 8 * eps(eta.dtype))
         t = shortened(lambda t: loss(eta + t * deta) > here, 2.0, jnp.min(room))
@@ -156,7 +158,7 @@ def _null_model(form: StandardForm, penalty: Any) -> Array:
         noise = 64 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
         still = t * jnp.max(jnp.abs(deta)) <= eps(u.dtype) * jnp.max(jnp.abs(eta))
         settled = ~jnp.any(hit) & (still | (jnp.max(jnp.where(moving, jnp.abs(u), 0.0)) <= noise))
-        inward = unpriced & ~moving & (penalty.prox(z + jnp.sign(u), 0.0) != z)
+        inward = unpriced & ~moving & (penalty.project(z + jnp.sign(u)) != z)
         pull = jnp.where(inward, jnp.abs(u), 0.0)
         let_go = settled & (pull > noise) & (pull == jnp.max(pull))
         return z, b, eta, (moving & ~hit) | let_go, settled & ~jnp.any(let_go), k + 1

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from l1jax._arrays import eps
+from l1jax.penalties import Elementwise, Terms
 from l1jax.standard_form import StandardForm
 
 
@@ -24,6 +25,8 @@ def solution_tangents(
 ) -> tuple[Array, Array, Array, Array]:
     """How (z, b) and (loss, objective) move when `given` moves by `given_dot`; `pose(given)` is the posed problem."""
     form, penalty = pose(given)
+    if not (isinstance(penalty, Elementwise) and isinstance(penalty.terms(z)[0], Terms)):
+        raise TypeError(f"derivatives of solutions are not known yet for {type(penalty.penalty).__name__}")
     terms = penalty.terms(z)[0]
     moves = (z > terms.lower) & (z < terms.upper) & ((z != 0) | (terms.l1 == 0))
     moves = moves & jnp.any(form.design.XT != 0, axis=1) | (moves & (terms.l2 > 0))
@@ -36,11 +39,11 @@ def solution_tangents(
         along = jnp.where(moves, form.design.tdot(v) + terms.l1 * sign + terms.l2 * z, 0.0)
         return along, jnp.sum(v) if form.intercept else jnp.zeros_like(b)
 
-    w = form.loss.curvature(form.eta(z, b), form.y, form.s)
+    eta = form.eta(z, b)
 
     def curvature(d: Array) -> Array:
         dz, db = jnp.where(moves, d[:-1], 0.0), d[-1]
-        dv = w * (form.design.dot(dz) + (db if form.intercept else 0.0))
+        dv = form.loss.bent(form.design.dot(dz) + (db if form.intercept else 0.0), eta, form.y, form.s)
         hz = jnp.where(moves, form.design.tdot(dv) + terms.l2 * dz, d[:-1])
         return jnp.append(hz, jnp.sum(dv) if form.intercept else db)
 

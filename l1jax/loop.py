@@ -145,7 +145,7 @@ def _minimise(
         z, b, more, claimed = schedule(attempt == 0, z, b, goal, controls.max_steps - steps)
         steps = steps + more
         checked = certify_all(z, b)
-        short = ~(checked.gap <= controls.tol) & ~jnp.isnan(checked.gap)
+        short = ~(checked.measure <= controls.tol) & ~jnp.isnan(checked.measure)
         again = again & claimed & short & (steps < controls.max_steps)
         z, b = jax.tree.map(lambda a, old: jnp.where(looking, a, old), (checked.z, checked.b), (z, b))
         return attempt + 1, again, z, b, steps, checked

@@ -66,6 +66,9 @@ class Problem:
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise TypeError(f"{name}: want True or False, got {getattr(self, name)!r}")
             object.__setattr__(self, name, bool(getattr(self, name)))
+        if self.fit_intercept and not self.loss.location:
+            loss = type(self.loss).__name__
+            raise ValueError(f"fit_intercept: want False with {loss}, out of which an intercept cancels; got True")
         names = self.names
         if names is None and hasattr(self.X, "columns"):
             names = tuple(str(column) for column in self.X.columns)

@@ -4,6 +4,7 @@ Arguments broadcast, scalars against arrays. All maps can be jitted, batched and
 a kink, the derivative is that of the side on which the answer is constant), and none returns -0.0.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -83,3 +84,175 @@ def clip_to_bounds(v: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> Array:
     v = floating(v)
     lower, upper = jnp.asarray(lower, v.dtype), jnp.asarray(upper, v.dtype)
     return unsigned_zero(jnp.where(v <= lower, lower, jnp.where(v >= upper, upper, v)))
+
+
+def hard_threshold(v: ArrayLike, t: ArrayLike) -> Array:
+    """v where v^2 > 2*t, else 0: the proximal map of t*[w != 0].
+
+    Args:
+      v: the points, of any shape.
+      t: the price of a nonzero, at least 0, in the squared units of `v`. A tie goes to 0.
+
+    Source: Donoho and Johnstone (1994), "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81(3), eq. 11,
+    at the threshold sqrt(2*t).
+
+    >>> import jax.numpy as jnp
+    >>> hard_threshold(jnp.array([-3.0, -1.0, 2.0]), 2.0)
+    Array([-3.,  0.,  0.], dtype=float32)
+    """
+    v = floating(v)
+    return jnp.where(jnp.abs(v) > jnp.sqrt(2 * jnp.asarray(t, v.dtype)), v, jnp.zeros_like(v))
+
+
+def half_threshold(v: ArrayLike, t: ArrayLike) -> Array:
+    """2/3 * v * (1 + cos(2*pi/3 - 2/3 * acos(t/4 * (|v|/3)^(-3/2)))) where |v| > 3/2 * t^(2/3), else 0.
+
+    Args:
+      v: the points, of any shape.
+      t: the strength, at least 0, in the units of `v` to the power 3/2.
+
+    The proximal map of t*sqrt(|w|). A tie goes to 0. Source: Xu, Chang, Xu, Zhang (2012), "L1/2 regularization: a
+    thresholding representation theory and a fast solver", IEEE Trans. Neural Netw. 23(7), theorem 1.
+
+    >>> import jax.numpy as jnp
+    >>> half_threshold(jnp.array([-3.0, 1.0]), 1.0).round(4)
+    Array([-2.6955,  0.    ], dtype=float32)
+    """
+    v = floating(v)
+    t = jnp.asarray(t, v.dtype)
+    size = jnp.abs(v)
+    out = size > 1.5 * jnp.cbrt(t) ** 2
+    third = jnp.where(out, size, 1.0) / 3
+    angle = jnp.arccos(jnp.clip(jnp.where(out, t, 0.0) / 4 / (third * jnp.sqrt(third)), 0, 1))
+    return jnp.where(out, v * (2 / 3) * (1 + jnp.cos(2 * (jnp.pi - angle) / 3)), jnp.zeros_like(v))
+
+
+def log_threshold(v: ArrayLike, t: ArrayLike, eps: ArrayLike) -> Array:
+    """The larger root of (w - |v|)*(w + eps) + t = 0, signed as v, where it costs less than 0; else 0.
+
+    Args:
+      v: the points, of any shape.
+      t: the strength, at least 0, in the squared units of `v`.
+      eps: where the logarithm bends, above 0, in the units of `v`.
+
+    The proximal map of t*log(1 + |w|/eps). A tie goes to 0. Source: Gong, Zhang, Lu, Huang, Ye (2013), "A general
+    iterative shrinkage and thresholding algorithm for non-convex regularized optimization problems", ICML, section 2.3.
+
+    >>> import jax.numpy as jnp
+    >>> log_threshold(jnp.array([-3.0, 1.0]), 1.0, 0.5).round(4)
+    Array([-2.6861,  0.    ], dtype=float32)
+    """
+    v = floating(v)
+    t, eps = jnp.asarray(t, v.dtype), jnp.asarray(eps, v.dtype)
+    size = jnp.abs(v)
+    square = (size + eps) ** 2 - 4 * t
+    root = jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    w = jnp.maximum((size - eps + root) / 2, 0.0)
+    better = (square > 0) & (w > 0) & ((w - size) ** 2 / 2 + t * jnp.log1p(w / eps) < size**2 / 2)
+    return jnp.where(better, jnp.copysign(w, v), jnp.zeros_like(v))
+
+
+def firm_threshold(v: ArrayLike, lam: ArrayLike, gamma: ArrayLike, step: ArrayLike) -> Array:
+    """soft_threshold(v, step*lam) / (1 - step/gamma) where |v| <= gamma*lam, else v, if step < gamma.
+
+    Args:
+      v: the points, of any shape.
+      lam: the slope of the penalty at 0, at least 0, in the units of `v` over that of `step`.
+      gamma: how slowly it bends, above 0, in the units of `step`.
+      step: the step, at least 0.
+
+    The proximal map of step*MCP. From step = gamma on the quadratic is concave: then the map is hard thresholding at
+    lam*sqrt(gamma*step). A tie goes to 0.
+
+    Source: Zhang (2010), "Nearly unbiased variable selection under minimax concave penalty", Ann. Statist. 38(2),
+    eq. 2.14.
+
+    >>> import jax.numpy as jnp
+    >>> firm_threshold(jnp.array([-1.0, 2.0, 4.0]), 1.0, 3.0, 1.0).round(4)
+    Array([0. , 1.5, 4. ], dtype=float32)
+    """
+    v = floating(v)
+    lam, gamma, step = (jnp.asarray(a, v.dtype) for a in (lam, gamma, step))
+    size = jnp.abs(v)
+    bends = step < gamma
+    inner = jnp.copysign((size - step * lam) / jnp.where(bends, 1 - step / gamma, 1.0), v)
+    firm = jnp.where(size <= gamma * lam, jnp.where(size > step * lam, inner, jnp.zeros_like(v)), v)
+    hard = jnp.where(size > lam * jnp.sqrt(gamma * step), v, jnp.zeros_like(v))
+    return jnp.where(bends, firm, hard)
+
+
+def scad_threshold(v: ArrayLike, lam: ArrayLike, gamma: ArrayLike, step: ArrayLike) -> Array:
+    """The best of soft_threshold(v, step*lam), ((gamma-1)*v - sign(v)*gamma*lam*step)/(gamma-1-step) and v.
+
+    Args:
+      v: the points, of any shape.
+      lam: the slope of the penalty at 0, at least 0, in the units of `v` over that of `step`.
+      gamma: the penalty is flat from gamma*lam on; above 1 (in units in which `step` is 1).
+      step: the step, at least 0.
+
+    Each is held to the piece of the penalty it is the minimiser on: |w| <= lam, lam <= |w| <= gamma*lam and beyond.
+    The proximal map of step*SCAD, for every step: a comparison, as the formulas of the pieces alone hold only for
+    step < gamma - 1. A tie goes to the smaller |w|. Source: Fan and Li (2001), "Variable selection via nonconcave
+    penalized likelihood and its oracle properties", JASA 96(456), eq. 2.8, at step 1.
+
+    >>> import jax.numpy as jnp
+    >>> scad_threshold(jnp.array([-1.5, 3.0, 5.0]), 1.0, 3.5, 1.0).round(4)
+    Array([-0.5   ,  2.6667,  5.    ], dtype=float32)
+    """
+    v = floating(v)
+    lam, gamma, step = (jnp.asarray(a, v.dtype) for a in (lam, gamma, step))
+    size = jnp.abs(v)
+    bends = step < gamma - 1
+    soft = jnp.clip(size - step * lam, 0, lam)
+    middle = ((gamma - 1) * size - gamma * lam * step) / jnp.where(bends, gamma - 1 - step, 1.0)
+    middle = jnp.where(bends, jnp.clip(middle, lam, gamma * lam), soft)
+    flat = jnp.maximum(size, gamma * lam)
+
+    def cost(w: Array) -> Array:
+        return (w - size) ** 2 / 2 + step * scad(w, lam, gamma)
+
+    best = jnp.where(cost(middle) < cost(soft), middle, soft)
+    best = jnp.where(cost(flat) < jnp.minimum(cost(middle), cost(soft)), flat, best)
+    return jnp.where(best == 0, jnp.zeros_like(v), jnp.copysign(best, v))
+
+
+def scad(size: Array, lam: Array, gamma: Array) -> Array:
+    """The SCAD penalty at |w| = size: lam*size, then a parabola, then lam^2*(gamma+1)/2."""
+    curved = (2 * gamma * lam * size - size**2 - lam**2) / (2 * (gamma - 1))
+    return jnp.where(size <= lam, lam * size, jnp.where(size <= gamma * lam, curved, lam**2 * (gamma + 1) / 2))
+
+
+def clip_to_total(v: ArrayLike, t: ArrayLike) -> Array:
+    """clip(v, -k, k), the level k such that what is clipped off sums to t; 0 if all of v does: the map of t*max|w|.
+
+    Args:
+      v: the point, (p,).
+      t: the strength, at least 0, in the units of `v`.
+
+    Source: Parikh and Boyd (2014), "Proximal Algorithms", section 6.5.2, by the projection of Held, Wolfe, Crowder
+    (1974), Math. Programming 6.
+
+    >>> import jax.numpy as jnp
+    >>> clip_to_total(jnp.array([3.0, -2.0, 0.5]), 2.0)
+    Array([ 1.5, -1.5,  0.5], dtype=float32)
+    """
+    v = floating(v)
+    t = jnp.asarray(t, v.dtype)
+    top = jnp.maximum(level(jnp.abs(v), t), 0.0)
+    return unsigned_zero(jnp.where(jnp.abs(v) > top, jnp.copysign(top, v), v))
+
+
+def level(v: Array, total: Array) -> Array:
+    """The level above which the entries of a vector hold `total` in all; entries of -infinity don't count.
+
+    Source: Held, Wolfe, Crowder (1974), "Validation of subgradient optimization", Math. Programming 6, section 4.
+    """
+    x = -jnp.sort(-jax.lax.stop_gradient(v))
+    sums = jnp.cumsum(jnp.where(jnp.isinf(x), 0.0, x)) - jax.lax.stop_gradient(total)
+    means = sums / jnp.arange(1, x.size + 1, dtype=v.dtype)
+    found = jnp.max(jnp.where(jnp.isinf(x), -jnp.inf, means), initial=-jnp.inf)
+    # The same again as a formula of the entries above it, whose derivative is that of one side also at ties.
+    above = v > found
+    count = jnp.sum(above, dtype=v.dtype)
+    exact = (jnp.sum(jnp.where(above, v, 0.0)) - jnp.where(count > 0, total, 0.0)) / jnp.maximum(count, 1.0)
+    return jnp.where(count > 0, exact, found)

@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from l1jax._arrays import concrete, eps
-from l1jax.certificate import certify
+from l1jax.certificate import certified, certify
 from l1jax.engines import Engine, by_name, from_transformation
 from l1jax.loop import Controls, Minimum, Stop, minimise
 from l1jax.penalties import Penalty
@@ -72,7 +72,7 @@ def choose_engine(problem: Problem, solver: Any) -> Engine:
     if solver == "auto":
         n, p = problem.X.shape
         for name, limit in (("cd", max(2 * n, 4096)), ("newton", 1024)):
-            fit = p <= limit and jax.default_backend() == "cpu"
+            fit = p <= limit and jax.default_backend() == "cpu" and problem.loss.curved
             if fit and not by_name[name].refuses(problem.loss, problem.penalty):
                 return by_name[name]
         return by_name["fista"]
@@ -146,11 +146,12 @@ def finish(
 def _finish(form: StandardForm, penalty: Any, found: Minimum, lams: Array, tol: Array) -> dict[str, Array]:
     def to_raw(z: Array, b: Array) -> tuple[Array, Array]:
         coef, intercept = form.to_raw(z, b)
-        return penalty.prox(coef, 0.0), intercept  # a change of units may miss a bound by its last digit
+        return penalty.project(coef), intercept  # a change of units may miss a bound by its last digit
 
     coef, intercept = (jax.vmap(to_raw) if found.gap.ndim else to_raw)(found.z, found.b)
     null = form.null_objective
     gap, stationarity = jax.lax.stop_gradient((found.gap, found.stationarity))
+    measure = gap if certified(form, penalty) else stationarity
     share = 1 - found.loss / jnp.where(null > 0, null, 1.0)
     share = jnp.where(jnp.abs(share) <= 8 * eps(share.dtype), 0.0, share)  # at lambda_max
     return {
@@ -160,7 +161,7 @@ def _finish(form: StandardForm, penalty: Any, found: Minimum, lams: Array, tol: 
         "gap": gap,
         "stationarity": stationarity,
         "steps": found.steps,
-        "converged": gap <= tol,
+        "converged": measure <= tol,
         "tol": jnp.broadcast_to(tol, gap.shape),
         "lams": lams,
         "df": jnp.sum(coef != 0, axis=-1, dtype=jnp.int32),

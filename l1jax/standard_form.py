@@ -44,9 +44,11 @@ class StandardForm:
     def eta(self, z: Array, b: Array) -> Array:
         return self.offset + b + self.design.dot(z)
 
-    def units(self, penalty: Any) -> "InUnits":
+    def units(self, penalty: Any) -> Any:
         """The penalty of raw coefficients as one of z."""
-        return InUnits(penalty, self.strength, self.design.scale)
+        if isinstance(penalty, Elementwise):
+            return InUnits(penalty, self.strength, self.design.scale)
+        return Rescaled(penalty, self.strength[0])
 
     @property
     def strength(self) -> Array:
@@ -78,6 +80,10 @@ class InUnits(Elementwise):
     def lam(self) -> Any:
         return self.penalty.lam
 
+    @property
+    def certified(self) -> bool:  # type: ignore[override]
+        return bool(self.penalty.certified)
+
     def with_lam(self, lam: Any) -> "InUnits":
         return InUnits(self.penalty.with_lam(lam), self.strength, self.scale)
 
@@ -86,6 +92,58 @@ class InUnits(Elementwise):
 
     def terms(self, w: Any) -> list[Terms]:
         return [t.in_units(self.strength, self.scale) for t in self.penalty.terms(w)]
+
+
+@node
+class Rescaled(Penalty):
+    """z -> penalty(c * z), for a penalty that ties coefficients together: all columns have one scale."""
+
+    penalty: Any
+    c: Array
+
+    @property
+    def lam(self) -> Any:
+        return self.penalty.lam
+
+    @property
+    def certified(self) -> bool:  # type: ignore[override]
+        return bool(self.penalty.certified)
+
+    def with_lam(self, lam: Any) -> "Rescaled":
+        return Rescaled(self.penalty.with_lam(lam), self.c)
+
+    def value(self, w: Array) -> Array:
+        return self.penalty.value(self.c * w)
+
+    def prox(self, v: Array, step: Any) -> Array:
+        return self.penalty.prox(self.c * v, self.c**2 * step) / self.c
+
+    def project(self, w: Array) -> Array:
+        return self.penalty.project(self.c * w) / self.c
+
+    def nearest_subgradient(self, w: Array, u: Array) -> Array:
+        return self.c * self.penalty.nearest_subgradient(self.c * w, u / self.c)
+
+    def conjugate(self, u: Array) -> Array:
+        return self.penalty.conjugate(u / self.c)
+
+    def critical_lam(self, u: Array, corner: float = 0.0) -> Array:
+        return self.penalty.critical_lam(u / self.c, corner)
+
+    def free(self, w: Array) -> Array:
+        return self.penalty.free(w)
+
+    def unpriced(self, w: Array) -> Array:
+        return self.penalty.unpriced(w)
+
+    def excess(self, u: Array) -> Array:
+        return self.c * self.penalty.excess(u / self.c)
+
+    def scalings(self, u: Array) -> tuple[Array, Array]:
+        return self.penalty.scalings(u / self.c)
+
+    def valid(self, w: Array) -> Array:
+        return self.penalty.valid(w)
 
 
 def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:
@@ -100,7 +158,8 @@ def standard_form(problem: Problem) -> StandardForm:
     loss, s = problem.loss, problem.weights()
     flags = problem.flags()
     del flags["penalty"]
-    design = prepare_design(problem.X, s, problem.fit_intercept, problem.standardize)
+    one_scale = not isinstance(problem.penalty, Elementwise)
+    design = prepare_design(problem.X, s, problem.fit_intercept, problem.standardize, one_scale)
     given = jnp.zeros_like(problem.y) if problem.offset is None else problem.offset
     y, offset = loss.encode(problem.y), jnp.zeros_like(given)
     intercept = jnp.zeros((), problem.dtype)

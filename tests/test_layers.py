@@ -13,7 +13,9 @@ ORDER = [
     "result", "transforms", "engines", "implicit", "loop", "grid", "solving", "paths", "datasets", "tables", "plot",
     "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
-INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "__init__"],
+INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
+                        "norms", "groups", "sets", "__init__"],
+          "losses": ["base", "bins", "special", "binary", "continuous", "counts", "positive", "survival", "__init__"],
           "engines": ["base", "coordinate", "gradient", "newton", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 

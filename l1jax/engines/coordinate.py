@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from l1jax._node import node
+from l1jax.certificate import relative_distance
 from l1jax.design import HIGHEST
 from l1jax.engines.base import Engine
 from l1jax.losses import Loss, Squared
@@ -71,6 +72,8 @@ class CoordinateDescent(Engine):
     def gap(self, form: StandardForm, work: Gram, penalty: Elementwise, state: Sweep, equalities: bool) -> Array:
         """The gap from the Gram matrix alone: O(p), and blind below about 10 eps."""
         z, q = state.z, state.q
+        if not penalty.certified:
+            return relative_distance(form, penalty, z, q)
         fitted = jnp.sum(work.c * z)
         residual = jnp.maximum(work.yy - fitted - jnp.sum(q * z), 0.0)  # r'Sr
         c, conjugate = penalty.scalings(q)

@@ -88,7 +88,7 @@ class _GradientEngine(Engine):
 
     def gap(self, form: StandardForm, work: Any, penalty: Any, state: Any, equalities: bool) -> Array:
         z, b = self.point(state)
-        return certify(form, penalty, z, b, equalities).gap
+        return certify(form, penalty, z, b, equalities).measure
 
     def _run(self, tx: optax.GradientTransformation, form: StandardForm, params: Any, state: Any) -> tuple[Any, Any]:
         def body(_: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -117,7 +117,7 @@ class Fista(_GradientEngine):
     def prepare(self, form: StandardForm) -> Array:
         """The gradient's Lipschitz constant."""
         bound = form.loss.smoothness
-        curved = form.s if bound is None else bound * form.s
+        curved = form.s if bound is None else jnp.asarray(bound, form.s.dtype) * form.s
         if bound is None:
             curved = form.loss.curvature(form.offset, form.y, form.s)
 

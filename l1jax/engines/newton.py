@@ -95,4 +95,4 @@ class ProximalNewton(Engine):
         return state.z, state.b
 
     def gap(self, form: StandardForm, work: None, penalty: Any, state: Point, equalities: bool) -> Array:
-        return certify(form, penalty, state.z, state.b, equalities).gap
+        return certify(form, penalty, state.z, state.b, equalities).measure

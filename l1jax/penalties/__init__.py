@@ -14,4 +14,20 @@ from l1jax.penalties.elementwise import (
     ElasticNet as ElasticNet,
     NoPenalty as NoPenalty,
 )
+from l1jax.penalties.groups import GroupLasso as GroupLasso, SparseGroupLasso as SparseGroupLasso
+from l1jax.penalties.nonconvex import (
+    L0 as L0,
+    MCP as MCP,
+    SCAD as SCAD,
+    LHalf as LHalf,
+    LogSum as LogSum,
+    majorizer as majorizer,
+)
+from l1jax.penalties.norms import (
+    SLOPE as SLOPE,
+    LInf as LInf,
+    NuclearNorm as NuclearNorm,
+    TotalVariation as TotalVariation,
+)
+from l1jax.penalties.sets import Box as Box, L1Ball as L1Ball, Simplex as Simplex
 from l1jax.penalties.terms import Terms as Terms

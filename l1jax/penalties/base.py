@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, Self
 
 import jax
@@ -21,6 +22,9 @@ class Penalty(abc.ABC):
     """
 
     lam: Any
+
+    certified: bool = True
+    """Whether a duality gap proves solutions; else the residual of the optimality conditions stands for it."""
 
     @abc.abstractmethod
     def with_lam(self, lam: Any) -> Self:
@@ -71,6 +75,10 @@ class Penalty(abc.ABC):
     def valid(self, w: Any) -> Array:
         """Whether the hyperparameters make a penalty of coefficients like `w`: a scalar truth value."""
 
+    def project(self, w: Any) -> Any:
+        """The nearest point at which the penalty is finite, where rounding may have missed it: that within bounds."""
+        return w
+
     def subgradient(self, w: Any) -> Any:
         """The subgradient of least norm at `w`: 0 where 0 will do, so that 0 stays 0."""
         return self.nearest_subgradient(w, jax.tree.map(lambda leaf: jnp.zeros_like(floating(leaf)), w))
@@ -89,47 +97,50 @@ class Elementwise(Penalty):
         """The scalar functions for each leaf of `w` (a tree of floating arrays, not half), in order."""
 
     def value(self, w: Any) -> Array:
-        return jnp.sum(_stacked(self._each(lambda t, leaf: t.value(leaf), w)))
+        return jnp.sum(stacked(self._each(lambda t, leaf: t.value(leaf), w)))
 
     def prox(self, v: Any, step: Any) -> Any:
         steps = broadcast_leaves(step, v, "step")
-        return _like(v, self._each(lambda t, leaf, s: t.prox(leaf, jnp.asarray(s, leaf.dtype)), v, steps))
+        return tree_like(v, self._each(lambda t, leaf, s: t.prox(leaf, jnp.asarray(s, leaf.dtype)), v, steps))
+
+    def project(self, w: Any) -> Any:
+        return tree_like(w, self._each(lambda t, leaf: t.project(leaf), w))
 
     def nearest_subgradient(self, w: Any, u: Any) -> Any:
-        return _like(w, self._each(lambda t, leaf, b: t.nearest(leaf, b), w, jax.tree.leaves(widened(u))))
+        return tree_like(w, self._each(lambda t, leaf, b: t.nearest(leaf, b), w, jax.tree.leaves(widened(u))))
 
     def conjugate(self, u: Any) -> Array:
-        return jnp.sum(_stacked(self._each(lambda t, leaf: jnp.sum(t.conjugate(leaf)), u)))
+        return jnp.sum(stacked(self._each(lambda t, leaf: jnp.sum(t.conjugate(leaf)), u)))
 
     def critical_lam(self, u: Any, corner: float = 0.0) -> Array:
-        parts = self.with_lam(1.0)._each(lambda t, leaf: _critical(t, leaf, corner), u)
-        return jnp.max(_stacked(parts), initial=0.0)
+        parts = self.with_lam(1.0)._each(lambda t, leaf: t.critical(leaf, corner), u)
+        return jnp.max(stacked(parts), initial=0.0)
 
     def free(self, w: Any) -> Any:
-        return _tree(w, self._each(lambda t, leaf: t.free(leaf), w))
+        return tree_of(w, self._each(lambda t, leaf: t.free(leaf), w))
 
     def unpriced(self, w: Any) -> Any:
-        return _tree(w, self._each(lambda t, leaf: t.unpriced(leaf), w))
+        return tree_of(w, self._each(lambda t, leaf: t.unpriced(leaf), w))
 
     def excess(self, u: Any) -> Any:
-        return _tree(u, self._each(lambda t, leaf: t.excess(leaf), u))
+        return tree_of(u, self._each(lambda t, leaf: t.excess(leaf), u))
 
     def scalings(self, u: Any) -> tuple[Array, Array]:
         # With curvature (l2) the conjugate is finite unscaled, but steep when l2 is small: offer both.
         factors = []
-        for edges in (Terms.domain, Terms.corners):
+        for edges in (methodcaller("domain"), methodcaller("corners")):
             parts = self._each(lambda t, leaf, edges=edges: _largest_scaling(leaf - t.excess(leaf), *edges(t)), u)
-            factors.append(jnp.min(_stacked(parts), initial=1.0))
+            factors.append(jnp.min(stacked(parts), initial=1.0))
 
         def conjugate(t: Terms, leaf: Array, c: Array) -> Array:
             low, high = t.domain()  # the scaled point may miss the domain's edge by its last digit
             return jnp.sum(t.conjugate(jnp.clip(c.astype(leaf.dtype) * (leaf - t.excess(leaf)), low, high)))
 
-        values = [jnp.sum(_stacked(self._each(lambda t, leaf, c=c: conjugate(t, leaf, c), u))) for c in factors]
+        values = [jnp.sum(stacked(self._each(lambda t, leaf, c=c: conjugate(t, leaf, c), u))) for c in factors]
         return jnp.stack(factors), jnp.stack(values)
 
     def valid(self, w: Any) -> Array:
-        return jnp.all(_stacked(self._each(lambda t, leaf: t.valid(), w)))
+        return jnp.all(stacked(self._each(lambda t, leaf: t.valid(), w)))
 
     def _each(self, fact: Callable[..., Array], w: Any, *others: list[Any]) -> list[Array]:
         w = widened(w)
@@ -142,18 +153,18 @@ def widened(w: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(compute_dtype(leaf.dtype)), leaves)
 
 
-def _tree(w: Any, leaves: list[Array]) -> Any:
+def tree_of(w: Any, leaves: list[Array]) -> Any:
     """A tree of the structure of `w`."""
     return jax.tree.unflatten(jax.tree.structure(w), leaves)
 
 
-def _like(w: Any, leaves: list[Array]) -> Any:
+def tree_like(w: Any, leaves: list[Array]) -> Any:
     """A tree of the structure and dtypes of `w`."""
     given = jax.tree.leaves(w)
-    return _tree(w, [unsigned_zero(a.astype(floating(b).dtype)) for a, b in zip(leaves, given, strict=True)])
+    return tree_of(w, [unsigned_zero(a.astype(floating(b).dtype)) for a, b in zip(leaves, given, strict=True)])
 
 
-def _stacked(parts: list[Array]) -> Array:
+def stacked(parts: list[Array]) -> Array:
     """One number of each leaf, in the widest of their dtypes."""
     dtype = max((part.dtype for part in parts), key=lambda dtype: dtype.itemsize, default=jnp.result_type(float))
     return jnp.stack([part.astype(dtype) for part in parts]) if parts else jnp.zeros(0, dtype)
@@ -164,19 +175,6 @@ def _largest_scaling(u: Array, low: Array, high: Array) -> Array:
     edge = jnp.where(u > 0, high, -low)
     outside = jnp.abs(u) > edge
     return jnp.min(jnp.where(outside, edge / jnp.where(outside, jnp.abs(u), 1.0), 1.0), initial=1.0)
-
-
-def _critical(terms: Terms, u: Array, corner: float) -> Array:
-    """The least lam with u in lam * [low, high], the interval at 0; coefficients without any penalty don't count."""
-    low, high = terms.interval(jnp.zeros_like(u))
-    floor = corner * (terms.l1 + terms.l2)
-    low = jnp.where(jnp.isfinite(low), jnp.minimum(low, -floor), low)
-    high = jnp.where(jnp.isfinite(high), jnp.maximum(high, floor), high)
-    side = jnp.where(u > 0, high, -low)
-    free = (terms.l1 == 0) & (terms.l2 == 0) & jnp.isfinite(side)
-    needed = jnp.where((u == 0) | free, 0.0, jnp.abs(u) / jnp.where(side > 0, side, 1.0))
-    needed = jnp.where((side > 0) | (u == 0) | free, needed, jnp.inf)
-    return jnp.max(jnp.where(jnp.isnan(low) | jnp.isnan(high), jnp.inf, needed), initial=0.0)
 
 
 def broadcast_leaves(prefix: Any, w: Any, name: str) -> list[Any]:

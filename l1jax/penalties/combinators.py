@@ -24,6 +24,10 @@ class _Wrapper(Elementwise):
     def lam(self) -> Any:
         return self.penalty.lam
 
+    @property
+    def certified(self) -> bool:  # type: ignore[override]
+        return self.penalty.certified
+
     def with_lam(self, lam: Any) -> Self:
         return dataclasses.replace(self, penalty=self.penalty.with_lam(lam))  # type: ignore[type-var]
 
@@ -119,8 +123,10 @@ class NonNegative(_Wrapper):
         _check_elementwise(self.penalty, "NonNegative")
 
     def terms(self, w: Any) -> list[Terms]:
-        inner = self.penalty.terms(w)
-        return [t.clipped(jnp.zeros_like(t.lower), jnp.full_like(t.upper, jnp.inf)) for t in inner]
+        leaves = jax.tree.leaves(w)
+        return [
+            t.clipped(fit(0.0, leaf), fit(jnp.inf, leaf)) for t, leaf in zip(self.penalty.terms(w), leaves, strict=True)
+        ]
 
 
 @node

@@ -93,6 +93,10 @@ class Terms:
         t1, t2 = (jnp.where((a == 0) & jnp.isinf(step), 0.0, step) * a for a in (self.l1, self.l2))
         return prox.clip_to_bounds(prox.elastic_net(v, t1, t2), self.lower, self.upper)
 
+    def project(self, w: Array) -> Array:
+        """The nearest point within the bounds."""
+        return prox.clip_to_bounds(w, self.lower, self.upper)
+
     def interval(self, w: Array) -> tuple[Array, Array]:
         """The subdifferential [low, high] at `w`; NaN outside the bounds, where it is empty."""
         slope = self.l2 * w
@@ -139,6 +143,18 @@ class Terms:
     def unpriced(self, w: Array) -> Array:
         """Where phi is 0 at more than one point."""
         return jnp.broadcast_to((self.l1 == 0) & (self.l2 == 0) & (self.lower < self.upper), w.shape)
+
+    def critical(self, u: Array, corner: float) -> Array:
+        """The least lam with u in lam * [low, high], the interval at 0; unpenalised coefficients don't count."""
+        low, high = self.interval(jnp.zeros_like(u))
+        floor = corner * (self.l1 + self.l2)
+        low = jnp.where(jnp.isfinite(low), jnp.minimum(low, -floor), low)
+        high = jnp.where(jnp.isfinite(high), jnp.maximum(high, floor), high)
+        side = jnp.where(u > 0, high, -low)
+        free = (self.l1 == 0) & (self.l2 == 0) & jnp.isfinite(side)
+        needed = jnp.where((u == 0) | free, 0.0, jnp.abs(u) / jnp.where(side > 0, side, 1.0))
+        needed = jnp.where((side > 0) | (u == 0) | free, needed, jnp.inf)
+        return jnp.max(jnp.where(jnp.isnan(low) | jnp.isnan(high), jnp.inf, needed), initial=0.0)
 
     def excess(self, u: Array) -> Array:
         """The part of `u` on sides where the conjugate's domain ends at 0."""

@@ -1,0 +1,61 @@
+"""Write docs/penalties.md: what is known of each penalty, asked of the penalties themselves.
+
+python docs/penalties.py
+"""
+
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+
+import l1jax
+from l1jax.engines import by_name
+from l1jax.penalties import Terms
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+import registry  # noqa: E402  (the tests' list of penalties)
+
+HEAD = """# Penalties
+
+Made by `python docs/penalties.py` from the tests' registry. Value and proximal map: every one, exact, batched and
+differentiated. Certificate: "gap" is a duality gap, "residual" the violation of the optimality conditions.
+lambda_max: where there is a smallest strength at which 0 is optimal (or stationary). Engines: "cd" is coordinate
+descent and "newton" proximal Newton around it (CPUs); "fista" is all matrix products, the form for GPU and TPU.
+Derivatives: of solutions, by the implicit function theorem. `NuclearNorm` acts on matrices, so far in training only.
+
+"""
+
+
+def facts(penalty: l1jax.Penalty, like: jnp.ndarray) -> list[str]:
+    """One row of the table."""
+    elementwise = isinstance(penalty, l1jax.Elementwise)
+    smooth_pieces = elementwise and isinstance(penalty.terms(like)[0], Terms)
+    start = penalty.with_lam(1.0).critical_lam(jnp.arange(1.0, like.size + 1))
+    engines = [name for name, engine in by_name.items() if not engine.refuses(l1jax.Squared(), penalty)]
+    return [
+        "no" if jnp.isnan(penalty.conjugate(0 * like)) else "yes",
+        "gap" if penalty.certified else "residual",
+        "yes" if 0 < float(start) < float("inf") else "no",
+        ", ".join(engines),
+        "yes" if smooth_pieces else "not yet",
+    ]
+
+
+def table() -> str:
+    """The whole page."""
+    found: dict[str, list[str]] = {}
+    cases = {**registry.PENALTIES, **registry.NONCONVEX, **registry.JOINT}
+    sizes = {id(case): registry.Q if name in registry.JOINT else registry.P for name, case in cases.items()}
+    for case in cases.values():
+        name = type(case.penalty).__name__
+        if name not in found:
+            found[name] = facts(case.penalty, jnp.ones(sizes[id(case)]))
+    columns = ["penalty", "conjugate", "certificate", "lambda_max", "engines", "derivatives"]
+    lines = [" | ".join(row) for row in [columns, ["---"] * 6, *([f"`{k}`", *v] for k, v in found.items())]]
+    return HEAD + "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+if __name__ == "__main__":
+    (HERE / "penalties.md").write_text(table())
