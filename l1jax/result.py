@@ -22,12 +22,13 @@ from l1jax.problem import numeric, on_device
 class Result:
     """The minimiser coef, intercept = argmin loss + penalty, and how good it is, proved.
 
-    coef: coefficients in the raw units of X, (..., p). intercept: (...), 0 without one. objective: the minimum
-    reached. gap: a proved bound on (objective - minimum)/(objective of the null model). stationarity: the largest
-    violation of the optimality conditions over that gradient's largest entry at the null model (lambda_max for L1).
-    steps: passes or iterations taken. converged: exactly `gap <= tol`. tol: the gap that was asked for. lams: the
-    strength of the penalty. df: the number of nonzero coefficients. dev_ratio: 1 - loss/null loss, the share of
-    deviance explained (R^2 for the squared loss). names: the columns' names, if they have any.
+    coef: coefficients in the raw units of X, (..., p). intercept: (...), 0 without one. objective: the minimum reached.
+    gap: a proved bound on (objective - minimum)/(objective of the null model). stationarity: the largest violation of
+    the optimality conditions over that gradient's largest entry at the null model (lambda_max for L1). steps: passes or
+    iterations taken. converged: exactly `gap <= tol`; where loss or penalty have no known dual (gap is NaN then),
+    `stationarity <= tol`. tol: what was asked for. lams: the strength of the penalty. df: the number of nonzero
+    coefficients. dev_ratio: 1 - loss/null loss, the share of deviance explained (R^2 for the squared loss). names: the
+    columns' names, if they have any.
 
     Leading axes are batch axes, such as the lambdas of a path. Results are pytrees, also under `vmap`. Where there is
     no answer, entries are NaN and converged is False.
@@ -161,7 +162,7 @@ class Result:
         lams = np.asarray(self.lams)
         span = f"lambda {lams.max():.4g} to {lams.min():.4g}, " if lams.size else ""
         counts = f"{int(np.min(self.df))} to {int(np.max(self.df))} nonzero, "
-        worst = f"largest gap {_worst(self.gap):.1e} (tol {float(np.max(self.tol)):.0e}), "
+        worst = f"largest {_measured(self)} (tol {float(np.max(self.tol)):.0e}), "
         return head + span + counts + worst + f"{done} of {self.gap.size} converged"
 
 
@@ -216,10 +217,15 @@ def _describe(result: Result) -> str:
     verdict = "converged" if bool(result.converged) else "not converged"
     return (
         f"Result: {strength}{len(nonzero)} of {coef.size} nonzero ({shown}), intercept {float(result.intercept):.4g}, "
-        f"gap {float(result.gap):.1e} (tol {float(result.tol):.0e}), {verdict} after {int(result.steps)} steps"
+        f"{_measured(result)} (tol {float(result.tol):.0e}), {verdict} after {int(result.steps)} steps"
     )
 
 
-def _worst(gap: Array) -> float:
-    finite = np.asarray(gap)[~np.isnan(np.asarray(gap))]
-    return float(finite.max()) if finite.size else float("nan")
+def _measured(result: Result) -> str:
+    """The largest gap; the largest stationarity where no gap is known."""
+    for name in ("gap", "stationarity"):
+        values = np.asarray(getattr(result, name))
+        known = values[~np.isnan(values)]
+        if known.size:
+            return f"{name} {float(known.max()):.1e}"
+    return "gap nan"

@@ -34,7 +34,7 @@ def solve(
       problem: the problem. Traced leaves are welcome: `solve` may be jitted, batched and differentiated.
       solver: "auto"; "cd" (coordinate descent on the Gram matrix: squared loss, penalties that act on each
         coefficient alone); "newton" (proximal Newton around it: any smooth loss); "fista" (accelerated proximal
-        gradient: any smooth loss and convex penalty); a function from a penalty of {coef, intercept} to an optax
+        gradient: any smooth loss and any penalty); a function from a penalty of {coef, intercept} to an optax
         transformation; or a plain optax direction such as `optax.scale_by_adam()`, which is wrapped in `proximal`
         with a step size that needs no tuning.
       tol: the relative duality gap at which to stop: (objective - bound)/(objective of the null model). By default
@@ -42,8 +42,9 @@ def solve(
       max_steps: the limit of sweeps ("cd") or iterations (the others).
       init: where to start: an earlier Result, or (coef (p,), intercept ()), in the raw units of X.
 
-    `converged` is exactly `gap <= tol`. Raises ValueError or TypeError for bad values; under `jit` or `vmap` these
-    give NaN and `converged=False`.
+    `converged` is exactly `gap <= tol`; for nonconvex penalties, and losses or penalties without a known dual, gap is
+    NaN and it is `stationarity <= tol`. Raises ValueError or TypeError for bad values; under `jit` or `vmap` these give
+    NaN and `converged=False`.
 
     Source of the certificate: Fercoq, Gramfort, Salmon (2015), "Mind the duality gap", ICML, eq. 2.
 
@@ -179,7 +180,8 @@ def duality_gap(problem: Problem, coef: ArrayLike, intercept: ArrayLike | None =
 
     A certificate: (objective - minimum)/(objective of the null model) is at most this. The bound is that of the point
     with its unpenalised directions fitted anew. Infinite where no finite bound is known (unpenalised coefficients of
-    separable classes; coefficients outside their bounds). Scalar; may be jitted and batched.
+    separable classes; coefficients outside their bounds), NaN where loss or penalty have no known dual. Scalar; may be
+    jitted and batched.
 
     Source: Fercoq, Gramfort, Salmon (2015), "Mind the duality gap: safer rules for the lasso", ICML, eq. 2.
 

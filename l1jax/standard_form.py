@@ -1,7 +1,7 @@
 """The problem as it is solved: centred, scaled, weighted, with the null model's intercept folded in."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -68,13 +68,10 @@ class StandardForm:
         return z, intercept + jnp.sum(coef * self.design.center) - self.null_intercept
 
 
-@node
-class InUnits(Elementwise):
-    """z -> penalty(strength * z), its bounds multiplied by `scale`."""
+class _Posed(Penalty):
+    """A penalty of raw coefficients as one of z; the strength stays its own."""
 
     penalty: Any
-    strength: Array
-    scale: Array
 
     @property
     def lam(self) -> Any:
@@ -84,8 +81,17 @@ class InUnits(Elementwise):
     def certified(self) -> bool:  # type: ignore[override]
         return bool(self.penalty.certified)
 
-    def with_lam(self, lam: Any) -> "InUnits":
-        return InUnits(self.penalty.with_lam(lam), self.strength, self.scale)
+    def with_lam(self, lam: Any) -> Self:
+        return dataclasses.replace(self, penalty=self.penalty.with_lam(lam))  # type: ignore[type-var]
+
+
+@node
+class InUnits(_Posed, Elementwise):
+    """z -> penalty(strength * z), its bounds multiplied by `scale`."""
+
+    penalty: Any
+    strength: Array
+    scale: Array
 
     def critical_lam(self, u: Any, corner: float = 0.0) -> Array:
         return self.penalty.critical_lam(u / self.strength, corner)
@@ -95,22 +101,11 @@ class InUnits(Elementwise):
 
 
 @node
-class Rescaled(Penalty):
+class Rescaled(_Posed):
     """z -> penalty(c * z), for a penalty that ties coefficients together: all columns have one scale."""
 
     penalty: Any
     c: Array
-
-    @property
-    def lam(self) -> Any:
-        return self.penalty.lam
-
-    @property
-    def certified(self) -> bool:  # type: ignore[override]
-        return bool(self.penalty.certified)
-
-    def with_lam(self, lam: Any) -> "Rescaled":
-        return Rescaled(self.penalty.with_lam(lam), self.c)
 
     def value(self, w: Array) -> Array:
         return self.penalty.value(self.c * w)

@@ -35,3 +35,10 @@ def float32():
     """JAX as a notebook finds it: x64 off."""
     with jax.enable_x64(False):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """Compiled programs of a finished file are dropped: each takes memory maps, of which a process has only so many."""
+    yield
+    jax.clear_caches()

@@ -169,6 +169,7 @@ def test_the_prostate_data_give_what_ncvreg_prints(name):
     found = l1jax.solve(problem, tol=1e-11)
     assert found.converged
     assert np.isnan(found.gap)
+    assert "stationarity" in repr(found)
     np.testing.assert_allclose(np.append(found.intercept, found.coef), printed, atol=6e-9)
 
 
