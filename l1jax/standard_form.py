@@ -1,7 +1,7 @@
 """The problem as it is solved: centred, scaled, weighted, with the null model's intercept folded in."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from l1jax._node import node, static
 from l1jax.design import Design, prepare_design
 from l1jax.losses import Loss
 from l1jax.penalties import Elementwise, Penalty, Terms
+from l1jax.penalties.base import Wrapper
 from l1jax.problem import Problem
 
 
@@ -68,25 +69,8 @@ class StandardForm:
         return z, intercept + jnp.sum(coef * self.design.center) - self.null_intercept
 
 
-class _Posed(Penalty):
-    """A penalty of raw coefficients as one of z; the strength stays its own."""
-
-    penalty: Any
-
-    @property
-    def lam(self) -> Any:
-        return self.penalty.lam
-
-    @property
-    def certified(self) -> bool:  # type: ignore[override]
-        return bool(self.penalty.certified)
-
-    def with_lam(self, lam: Any) -> Self:
-        return dataclasses.replace(self, penalty=self.penalty.with_lam(lam))  # type: ignore[type-var]
-
-
 @node
-class InUnits(_Posed, Elementwise):
+class InUnits(Wrapper, Elementwise):
     """z -> penalty(strength * z), its bounds multiplied by `scale`."""
 
     penalty: Any
@@ -101,7 +85,7 @@ class InUnits(_Posed, Elementwise):
 
 
 @node
-class Rescaled(_Posed):
+class Rescaled(Wrapper):
     """z -> penalty(c * z), for a penalty that ties coefficients together: all columns have one scale."""
 
     penalty: Any

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from l1jax._node import node
 from l1jax.certificate import certify
 from l1jax.engines.base import Engine
 from l1jax.penalties import Penalty
+from l1jax.penalties.base import Wrapper
 from l1jax.standard_form import StandardForm
 from l1jax.transforms import AdamMetric, Euclidean, Metric, carries_penalty, fista, iterate, proximal
 
@@ -22,17 +23,10 @@ CHUNK = 10  # steps between two looks at the gap, which costs about one step
 
 
 @node
-class OnCoef(Penalty):
+class OnCoef(Wrapper):
     """A penalty of `params["coef"]`; the intercept is left alone."""
 
     penalty: Any
-
-    @property
-    def lam(self) -> Any:
-        return self.penalty.lam
-
-    def with_lam(self, lam: Any) -> Self:
-        return type(self)(self.penalty.with_lam(lam))
 
     def value(self, w: Any) -> Array:
         return self.penalty.value(w["coef"])

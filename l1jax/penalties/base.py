@@ -1,6 +1,7 @@
 """What a penalty answers. Everything known about one penalty stands in one class."""
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from operator import methodcaller
 from typing import Any, Self
@@ -87,6 +88,34 @@ class Penalty(abc.ABC):
         """|u - nearest subgradient|, entry by entry: 0 exactly where `u` is a subgradient; infinite where none is."""
         gaps = jax.tree.map(lambda a, b: jnp.abs(a - b), u, self.nearest_subgradient(w, u))
         return jax.tree.map(lambda gap, a: jnp.where(jnp.isnan(gap) & ~jnp.isnan(a), jnp.inf, gap), gaps, u)
+
+
+class Wrapper(Penalty):
+    """A penalty around one other, whose strength and certificate are its own."""
+
+    penalty: Any
+
+    @property
+    def lam(self) -> Any:
+        return self.penalty.lam
+
+    @property
+    def certified(self) -> bool:  # type: ignore[override]
+        return bool(self.penalty.certified)
+
+    def with_lam(self, lam: Any) -> Self:
+        return dataclasses.replace(self, penalty=self.penalty.with_lam(lam))  # type: ignore[type-var]
+
+
+class Strengthless(Penalty):
+    """A penalty without a strength: `with_lam` gives it back."""
+
+    @property
+    def lam(self) -> float:
+        return 0.0
+
+    def with_lam(self, lam: Any) -> Self:
+        return self
 
 
 class Elementwise(Penalty):

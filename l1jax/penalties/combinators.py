@@ -11,29 +11,12 @@ from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete, hyperparameter
 from l1jax._node import node
-from l1jax.penalties.base import Elementwise, Penalty, broadcast_leaves, set_strength
+from l1jax.penalties.base import Elementwise, Penalty, Wrapper, broadcast_leaves, set_strength
 from l1jax.penalties.terms import Terms, fit
 
 
-class _Wrapper(Elementwise):
-    """A penalty around one other, whose strength is its own."""
-
-    penalty: Elementwise
-
-    @property
-    def lam(self) -> Any:
-        return self.penalty.lam
-
-    @property
-    def certified(self) -> bool:  # type: ignore[override]
-        return self.penalty.certified
-
-    def with_lam(self, lam: Any) -> Self:
-        return dataclasses.replace(self, penalty=self.penalty.with_lam(lam))  # type: ignore[type-var]
-
-
 @node
-class Factors(_Wrapper):
+class Factors(Wrapper, Elementwise):
     """sum_j factors_j * penalty_j(w_j): penalty factors, one per coefficient, used as given.
 
     Args:
@@ -67,7 +50,7 @@ class Factors(_Wrapper):
 
 
 @node
-class Bounds(_Wrapper):
+class Bounds(Wrapper, Elementwise):
     """penalty(w) where lower <= w <= upper, infinite elsewhere.
 
     Args:
@@ -104,7 +87,7 @@ class Bounds(_Wrapper):
 
 
 @node
-class NonNegative(_Wrapper):
+class NonNegative(Wrapper, Elementwise):
     """penalty(w) where w >= 0, infinite elsewhere.
 
     Args:
@@ -130,7 +113,7 @@ class NonNegative(_Wrapper):
 
 
 @node
-class Masked(_Wrapper):
+class Masked(Wrapper, Elementwise):
     """penalty(w) over the coefficients where `mask` is true; the others are left alone (free, unbounded).
 
     Args:

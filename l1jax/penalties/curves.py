@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from l1jax._node import node
+from l1jax.penalties.terms import Scalar
 
 
-class Curve(abc.ABC):
+class Curve(Scalar):
     """A scalar function phi of |w| at strength lam, concave on either side of 0; what `Terms` is to convex ones.
 
     Fields are arrays that broadcast against the coefficients; an infinite lam fixes a coefficient at 0.
@@ -50,10 +51,6 @@ class Curve(abc.ABC):
         slope = jnp.where(lam == 0, 0.0, self.slope(jnp.abs(w), lam))
         slope = jnp.where(pinned, jnp.where(w == 0, jnp.inf, jnp.nan), slope)
         return jnp.where(w > 0, slope, -slope), jnp.where(w < 0, -slope, slope)
-
-    def nearest(self, w: Array, u: Array) -> Array:
-        low, high = self.interval(w)
-        return jnp.where(u <= low, low, jnp.where(u >= high, high, jnp.where(jnp.isnan(low), low, u)))
 
     def project(self, w: Array) -> Array:
         return jnp.where(jnp.isinf(self.lam), jnp.zeros_like(w), w)
@@ -98,10 +95,6 @@ class Curve(abc.ABC):
         """z -> phi(strength * z)."""
         return Rescaled(self, strength)
 
-    def full(self, shape: tuple[int, ...]) -> Self:
-        """The same with each field an array of `shape`, so that one coefficient's function can be indexed out."""
-        return jax.tree.map(lambda field: jnp.broadcast_to(field, shape), self)
-
     def clipped(self, lower: Array, upper: Array) -> Self:
         raise TypeError(f"{type(self).__name__}: bounds on a nonconvex penalty are not supported")
 
@@ -121,16 +114,6 @@ class Rescaled(Curve):
     @property
     def lam(self) -> Array:  # type: ignore[override]
         return self.inner.lam
-
-    def value(self, w: Array) -> Array:
-        return self.inner.value(self.strength * w)
-
-    def prox(self, v: Array, step: Array) -> Array:
-        return self.inner.prox(self.strength * v, self.strength**2 * step) / self.strength
-
-    def interval(self, w: Array) -> tuple[Array, Array]:
-        low, high = self.inner.interval(self.strength * w)
-        return self.strength * low, self.strength * high
 
     def at(self, size: Array, lam: Array) -> Array:
         return self.inner.at(self.strength * size, lam)

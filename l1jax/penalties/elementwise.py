@@ -6,7 +6,7 @@ import jax
 from jax import Array
 
 from l1jax._node import node
-from l1jax.penalties.base import Elementwise, set_hyperparameter, set_strength
+from l1jax.penalties.base import Elementwise, Strengthless, set_hyperparameter, set_strength
 from l1jax.penalties.terms import Terms, fit
 
 
@@ -116,7 +116,7 @@ class ElasticNet(Elementwise):
 
 
 @node
-class NoPenalty(Elementwise):
+class NoPenalty(Strengthless, Elementwise):
     """0: the coefficients are fitted without any penalty.
 
     prox: v itself. conjugate: 0 at u = 0, else infinite. It has no strength: `with_lam` gives it back.
@@ -125,13 +125,6 @@ class NoPenalty(Elementwise):
     >>> NoPenalty().prox(jnp.array([1.0, -3.0]), 1.0)
     Array([ 1., -3.], dtype=float32)
     """
-
-    @property
-    def lam(self) -> float:
-        return 0.0
-
-    def with_lam(self, lam: Any) -> Self:
-        return self
 
     def terms(self, w: Any) -> list[Terms]:
         return [Terms.of(leaf) for leaf in jax.tree.leaves(w)]

@@ -1,6 +1,7 @@
 """Indicator functions of convex sets: 0 inside, infinite outside."""
 
-from typing import Any, Self
+import abc
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,30 +11,23 @@ from jax import Array
 from l1jax import prox
 from l1jax._arrays import eps
 from l1jax._node import node
-from l1jax.penalties.base import Elementwise, set_hyperparameter, stacked
+from l1jax.penalties.base import Elementwise, Strengthless, set_hyperparameter, stacked
 from l1jax.penalties.norms import Joint
 from l1jax.penalties.terms import Terms, fit
 
 
-class _Set(Joint):
-    """A set of radius `radius`; it has no strength, and `with_lam` gives it back."""
+class _Set(Strengthless, Joint):
+    """A set of radius `radius`; it has no strength."""
 
     radius: Any
-
-    @property
-    def lam(self) -> float:
-        return 0.0
-
-    def with_lam(self, lam: Any) -> Self:
-        return self
 
     def inside(self, w: Array) -> Array:
         """Whether one array lies in the set, to rounding."""
         return jnp.max(jnp.abs(w - self.project_leaf(w)), initial=0.0) <= 16 * eps(w.dtype) * self._radius(w)
 
+    @abc.abstractmethod
     def project_leaf(self, v: Array) -> Array:
         """The nearest point of the set."""
-        raise NotImplementedError
 
     def value(self, w: Any) -> Array:
         def indicator(leaf: Array) -> Array:
@@ -48,13 +42,13 @@ class _Set(Joint):
     def leaf_nearest(self, w: Array, u: Array) -> Array:
         return jnp.where(self.inside(w), self.normal(w, u), jnp.nan)
 
+    @abc.abstractmethod
     def normal(self, w: Array, u: Array) -> Array:
         """The element of the normal cone at `w` that is nearest to `u`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def support(self, u: Array) -> Array:
         """sup of <u, w> over the set."""
-        raise NotImplementedError
 
     def conjugate(self, u: Any) -> Array:
         return jnp.sum(stacked(self._each(self.support, u)))
@@ -163,7 +157,7 @@ class Simplex(_Set):
 
 
 @node
-class Box(Elementwise):
+class Box(Strengthless, Elementwise):
     """0 where lower <= w <= upper, else infinite.
 
     Args:
@@ -188,13 +182,6 @@ class Box(Elementwise):
         lower, upper = (np.asarray(a) if not isinstance(a, jax.core.Tracer) else None for a in (self.lower, self.upper))
         if lower is not None and upper is not None and lower.dtype != object and not np.all(lower <= upper):
             raise ValueError(f"lower, upper: want lower <= upper, got {self.lower} and {self.upper}")
-
-    @property
-    def lam(self) -> float:
-        return 0.0
-
-    def with_lam(self, lam: Any) -> Self:
-        return self
 
     def terms(self, w: Any) -> list[Terms]:
         leaves = jax.tree.leaves(w)

@@ -1,5 +1,6 @@
 """Scalar functions `l1*|w| + l2/2*w^2` on `[lower, upper]`: all that convex separable penalties are made of."""
 
+import abc
 from typing import Self
 
 import jax
@@ -11,8 +12,26 @@ from l1jax._arrays import largest
 from l1jax._node import node
 
 
+class Scalar(abc.ABC):
+    """Scalar functions of coefficients, kept as arrays of their parameters."""
+
+    @abc.abstractmethod
+    def interval(self, w: Array) -> tuple[Array, Array]:
+        """The subdifferential [low, high] at `w`; NaN where it is empty."""
+
+    def nearest(self, w: Array, u: Array) -> Array:
+        """The element of the subdifferential at `w` that is nearest to `u`."""
+        low, high = self.interval(w)
+        # Where low = high = u the answer is low, which has phi's second derivative.
+        return jnp.where(u <= low, low, jnp.where(u >= high, high, jnp.where(jnp.isnan(low), low, u)))
+
+    def full(self, shape: tuple[int, ...]) -> Self:
+        """The same with each field an array of `shape`, so that one coefficient's function can be indexed out."""
+        return jax.tree.map(lambda field: jnp.broadcast_to(field, shape), self)
+
+
 @node
-class Terms:
+class Terms(Scalar):
     """phi(w) = l1*|w| + l2/2 * w^2 where lower <= w <= upper, infinite elsewhere.
 
     The family is closed under all that the library does to a separable penalty: factors, bounds, masks, sums, a
@@ -73,10 +92,6 @@ class Terms:
         l2 = jnp.minimum(l2 * strength, big)
         return type(self)(jnp.minimum(self.l1 * strength, big), l2, self.lower * scale, self.upper * scale)
 
-    def full(self, shape: tuple[int, ...]) -> Self:
-        """The same with each field an array of `shape`, so that one coefficient's function can be indexed out."""
-        return jax.tree.map(lambda field: jnp.broadcast_to(field, shape), self)
-
     def valid(self) -> Array:
         """Whether strengths are finite and at least 0, and some w lies within the bounds."""
         strengths = [(a >= 0) & jnp.isfinite(a) for a in (self.l1, self.l2)]
@@ -106,12 +121,6 @@ class Terms:
         high = jnp.where(w == self.upper, jnp.inf, high)
         outside = (w < self.lower) | (w > self.upper)
         return jnp.where(outside, jnp.nan, low), jnp.where(outside, jnp.nan, high)
-
-    def nearest(self, w: Array, u: Array) -> Array:
-        """The element of the subdifferential at `w` that is nearest to `u`."""
-        low, high = self.interval(w)
-        # Where low = high = u the answer is low, which has phi's second derivative.
-        return jnp.where(u <= low, low, jnp.where(u >= high, high, jnp.where(jnp.isnan(low), low, u)))
 
     def conjugate(self, u: Array) -> Array:
         """phi*(u) = sup_w u*w - phi(w), coefficient by coefficient."""
