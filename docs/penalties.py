@@ -23,17 +23,19 @@ Made by `python docs/penalties.py` from the tests' registry. Value and proximal 
 differentiated. Certificate: "gap" is a duality gap, "residual" the violation of the optimality conditions.
 lambda_max: where there is a smallest strength at which 0 is optimal (or stationary). Engines: "cd" is coordinate
 descent and "newton" proximal Newton around it (CPUs); "fista" is all matrix products, the form for GPU and TPU.
-Derivatives: of solutions, by the implicit function theorem. `NuclearNorm` acts on matrices, so far in training only.
+Derivatives: of solutions, by the implicit function theorem.
+`NuclearNorm` acts on matrices: coefficients (p, k) of k outputs.
 
 """
 
 
 def facts(penalty: l1jax.Penalty, like: jnp.ndarray) -> list[str]:
     """One row of the table."""
+    loss = l1jax.MultiSquared() if like.ndim == 2 else l1jax.Squared()
     elementwise = isinstance(penalty, l1jax.Elementwise)
     smooth_pieces = elementwise and isinstance(penalty.terms(like)[0], Terms)
-    start = penalty.with_lam(1.0).critical_lam(jnp.arange(1.0, like.size + 1))
-    engines = [name for name, engine in by_name.items() if not engine.refuses(l1jax.Squared(), penalty)]
+    start = penalty.with_lam(1.0).critical_lam(jnp.arange(1.0, like.size + 1).reshape(like.shape))
+    engines = [name for name, engine in by_name.items() if not engine.refuses(loss, penalty)]
     return [
         "no" if jnp.isnan(penalty.conjugate(0 * like)) else "yes",
         "gap" if penalty.certified else "residual",
@@ -52,6 +54,8 @@ def table() -> str:
         name = type(case.penalty).__name__
         if name not in found:
             found[name] = facts(case.penalty, jnp.ones(sizes[id(case)]))
+    for penalty, *_ in registry.MATRICES.values():
+        found[type(penalty).__name__] = facts(penalty, jnp.ones((3, 2)))
     columns = ["penalty", "conjugate", "certificate", "lambda_max", "engines", "derivatives"]
     lines = [" | ".join(row) for row in [columns, ["---"] * 6, *([f"`{k}`", *v] for k, v in found.items())]]
     return HEAD + "\n".join(f"| {line} |" for line in lines) + "\n"

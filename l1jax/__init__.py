@@ -8,6 +8,8 @@ from l1jax.losses import (
     Huber as Huber,
     Logistic as Logistic,
     Loss as Loss,
+    Multinomial as Multinomial,
+    MultiSquared as MultiSquared,
     NegativeBinomial as NegativeBinomial,
     Poisson as Poisson,
     Quantile as Quantile,

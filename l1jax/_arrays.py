@@ -55,6 +55,11 @@ def hyperparameter(x: Any, name: str) -> Any:
         raise TypeError(f"{name}: want a number or an array of numbers, got {x!r}") from error
 
 
+def along(a: Array, like: Array) -> Array:
+    """`a` with axes of length 1 appended, so that it meets the leading axes of `like`."""
+    return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
+
+
 def largest(dtype: DTypeLike) -> float:
     """The largest finite number of `dtype`."""
     return float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from l1jax._arrays import eps
+from l1jax._arrays import along, eps
 from l1jax._node import node
 from l1jax.losses import Loss, per_weight
-from l1jax.standard_form import StandardForm, shift
+from l1jax.standard_form import StandardForm
 
 
 @node
@@ -50,9 +50,7 @@ def certify(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bo
     z, b, eta = refit(form, penalty, z, b, equalities)
     loss = form.loss.value(eta, form.y, form.s)
     objective = loss + penalty.value(z)
-    v = -form.loss.gradient(eta, form.y, form.s)
-    if form.intercept:
-        v = v - form.s * jnp.sum(v)
+    v = downhill(form, eta)
     u = form.design.tdot(v)
     stationarity = relative_distance(form, penalty, z, u)
     if not certified(form, penalty):
@@ -60,6 +58,17 @@ def certify(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bo
     gap = relative_gap(form, objective, dual_bound(form, penalty, z, v, u, equalities), z, v)
     gap = gap + _rounding(form, z, b, eta, v, objective)
     return Certificate(z, b, loss, objective, gap, stationarity, gap)
+
+
+def downhill(form: StandardForm, eta: Array) -> Array:
+    """Minus the loss's gradient at a minimum over the intercept; what rounding leaves of its sum, 0, is taken off."""
+    v = -form.loss.gradient(eta, form.y, form.s)
+    return v - along(form.s, v) * jnp.sum(v, axis=0)[None] if form.intercept else v
+
+
+def size(v: Array, s: Array) -> Array:
+    """The norm sqrt(sum v^2/s) of a gradient: that of the residuals, weighted."""
+    return jnp.sqrt(jnp.sum(v * per_weight(v, s)))
 
 
 def certified(form: StandardForm, penalty: Any) -> bool:
@@ -90,22 +99,21 @@ def _rounding(form: StandardForm, z: Array, b: Array, eta: Array, v: Array, obje
     intercept. And an objective far above the null one (bounds that exclude 0) has no finer digits.
     """
     coarse = 8 * eps(z.dtype) * jnp.maximum(objective - form.null_objective, 0.0)
-    size = jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
-    coarse = coarse + 4 * eps(z.dtype) * size * jnp.linalg.norm(z * form.design.norm)
+    length = jnp.sqrt(jnp.sum((z * along(form.design.norm, z)) ** 2))
+    coarse = coarse + 4 * eps(z.dtype) * size(v, form.s) * length
     if form.intercept:
-        terms = (
-            jnp.abs(form.null_intercept) + jnp.abs(b) + 2 * jnp.sum(jnp.abs(z / form.design.scale * form.design.center))
-        )
-        curved = jnp.sum(form.loss.curvature(eta, form.y, form.s))
-        coarse = coarse + curved / 2 * (eps(z.dtype) * terms) ** 2
+        shifts = jnp.abs(z / form.scale * along(form.design.center, z))
+        terms = jnp.abs(form.null_intercept) + jnp.abs(b) + 2 * jnp.sum(shifts, axis=0)
+        curved = jnp.sum(form.loss.curvature(eta, form.y, form.s), axis=0)
+        coarse = coarse + jnp.sum(curved / 2 * (eps(z.dtype) * terms) ** 2)
     return jnp.where(
         form.null_objective > 0, coarse / jnp.where(form.null_objective > 0, form.null_objective, 1.0), 0.0
     )
 
 
 def dual_bound(form: StandardForm, penalty: Any, z: Array, v: Array, u: Array, equalities: bool) -> Array:
-    """A lower bound of the minimum, from v (n,), minus the loss's gradient (summing to 0) at z, and u = X'v."""
-    rounding = 64 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+    """A lower bound of the minimum, from v, minus the loss's gradient (summing to 0) at z, and u = X'v."""
+    rounding = 64 * eps(u.dtype) * size(v, form.s)
     reach = jnp.abs(z)
     if equalities:
         v, u, moved = _project(form, penalty, v, u, rounding)
@@ -131,8 +139,9 @@ def _project(form: StandardForm, penalty: Any, v: Array, u: Array, rounding: Arr
     def body(carry: Any) -> Any:
         v, u, moved, mask, k = carry
         mask = mask | (penalty.excess(u) != 0)
-        _, c, fitted = least_squares(form, mask, form.s, per_weight(v, form.s))
-        v = v - form.s * fitted
+        s = along(form.s, v)
+        _, c, fitted = least_squares(form, mask, s, per_weight(v, form.s))
+        v = v - s * fitted
         return v, form.design.tdot(v), moved + c, mask, k + 1
 
     none = jnp.zeros(u.shape, bool) & (u == u)
@@ -146,8 +155,8 @@ def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool
     eta = form.eta(z, b)
     if not equalities:
         if form.intercept:
-            move = shift(form.loss, eta, form.y, form.s)
-            b, eta = b + move, eta + move
+            move = form.loss.shift(eta, form.y, form.s)
+            b, eta = b + move, eta + move[None]
         return z, b, eta
     mask = penalty.free(z)
 
@@ -155,29 +164,34 @@ def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool
         """The norm of the gradient along the block, and that of the residual, its natural size."""
         v = form.loss.gradient(eta, form.y, form.s)
         g = jnp.where(mask, form.design.tdot(v), 0.0)
-        along_intercept = jnp.sum(v) if form.intercept else jnp.zeros_like(b)
-        return jnp.sqrt(jnp.sum(g**2) + along_intercept**2), jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+        sums = jnp.sum(v, axis=0) if form.intercept else jnp.zeros_like(b)
+        return jnp.sqrt(jnp.sum(g**2) + jnp.sum(sums**2)), size(v, form.s)
 
     def unfinished(carry: Any) -> Array:
-        _, (g, size), moving, k = carry
-        return moving & (g > eps(g.dtype) * size) & (k < 50)
+        _, (g, whole), moving, k = carry
+        return moving & (g > eps(g.dtype) * whole) & (k < 50)
 
     def body(carry: Any) -> Any:
-        (z, b, eta), (g, size), _, k = carry
-        v = form.loss.gradient(eta, form.y, form.s)
-        w = form.loss.curvature(eta, form.y, form.s)
-        w = jnp.where(form.s > 0, jnp.maximum(w, 1e-6 * jnp.max(w)), 0.0)  # saturated rows
-        db, dz, deta = least_squares(form, mask, w, -per_weight(v, w))
-
-        t = shortened(lambda t: slopes(eta + t * deta)[0] >= g, 4.0, jnp.ones_like(b))
+        (z, b, eta), (g, whole), _, k = carry
+        db, dz, deta = newton_step(form, mask, eta)
+        t = shortened(lambda t: slopes(eta + t * deta)[0] >= g, 4.0, jnp.ones_like(g))
         moved = (z + t * dz, b + t * db, eta + t * deta)
         new = slopes(moved[2])
         better = new[0] < g
-        keep = jax.tree.map(lambda a, old: jnp.where(better, a, old), (moved, new), ((z, b, eta), (g, size)))
+        keep = jax.tree.map(lambda a, old: jnp.where(better, a, old), (moved, new), ((z, b, eta), (g, whole)))
         return *keep, better, k + 1
 
-    start = ((z, b, eta), slopes(eta), jnp.ones((), bool) & (b == b), jnp.zeros((), jnp.int32))
+    first = slopes(eta)
+    start = ((z, b, eta), first, first[0] == first[0], jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, body, start)[0]
+
+
+def newton_step(form: StandardForm, mask: Array, eta: Array) -> tuple[Array, Array, Array]:
+    """The step (db, dz, deta) to the minimum of the loss's model over the intercept and the coefficients in `mask`."""
+    v = -form.loss.gradient(eta, form.y, form.s)
+    w = form.loss.curvature(eta, form.y, form.s)
+    w = jnp.where(along(form.s, w) > 0, jnp.maximum(w, 1e-6 * jnp.max(w)), 0.0)  # saturated rows
+    return least_squares(form, mask, w, per_weight(v, w))
 
 
 def shortened(too_long: Callable[[Array], Array], by: float, t: Array) -> Array:
@@ -200,14 +214,14 @@ def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> t
     No factorisation: the block's size is data here, and where no column is masked the loop is not entered.
     Source: Björck (1996), "Numerical Methods for Least Squares Problems", algorithm 7.4.1 (CGLS).
     """
-    total = jnp.sum(w)
+    total = jnp.sum(w, axis=0)
 
     def mean(x: Array) -> Array:
-        return jnp.sum(w * x) / total if form.intercept else jnp.zeros_like(total)
+        return jnp.sum(w * x, axis=0) / total if form.intercept else jnp.zeros_like(total)
 
     def columns(c: Array) -> Array:
         fitted = form.design.dot(c)
-        return fitted - mean(fitted)
+        return fitted - mean(fitted)[None]
 
     def slopes(r: Array) -> Array:
         return jnp.where(mask, form.design.tdot(w * r), 0.0)
@@ -230,13 +244,13 @@ def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> t
         return c, r, g, g + new / gamma * d, new, left, sound & (new > tiny), k + 1
 
     limit = 4 * min(form.shape) + 20
-    residual = target - mean(target)
+    residual = target - mean(target)[None]
     rr = jnp.sum(w * residual**2)
-    tiny = (eps(w.dtype) / 4) ** 2 * rr * total
+    tiny = (eps(w.dtype) / 4) ** 2 * rr * jnp.max(total)
     g = slopes(residual)
     gamma = jnp.sum(g**2)
     start = (jnp.zeros_like(g), residual, g, g, gamma, rr, gamma > tiny, jnp.zeros((), jnp.int32))
     c, *_ = jax.lax.while_loop(unfinished, body, start)
     fitted = form.design.dot(c)
     b = mean(target - fitted)
-    return b, c, fitted + b
+    return b, c, fitted + b[None]

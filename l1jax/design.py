@@ -26,11 +26,11 @@ class Design:
     norm: Array
 
     def dot(self, z: Array) -> Array:
-        """X z: (p,) -> (n,)."""
-        return jnp.matmul(z, self.XT, precision=HIGHEST)
+        """X z: (p,) -> (n,), (p, k) -> (n, k)."""
+        return jnp.tensordot(self.XT, z, axes=(0, 0), precision=HIGHEST)
 
     def tdot(self, v: Array) -> Array:
-        """X' v: (n,) -> (p,)."""
+        """X' v: (n,) -> (p,), (n, k) -> (p, k)."""
         return jnp.matmul(self.XT, v, precision=HIGHEST)
 
     def gram(self, s: Array) -> Array:

@@ -9,8 +9,7 @@ import numpy as np
 from jax import Array
 
 from l1jax._arrays import concrete, eps
-from l1jax.certificate import least_squares, refit, shortened
-from l1jax.losses import per_weight
+from l1jax.certificate import downhill, newton_step, refit, shortened, size
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values
 from l1jax.standard_form import StandardForm, prepared
@@ -95,7 +94,7 @@ def may_have_unpriced(penalty: Any, form: StandardForm) -> bool:
     if not concrete(penalty):
         return True
     with jax.ensure_compile_time_eval():
-        return bool(_any_unpriced(penalty, jnp.zeros(form.shape[1], form.y.dtype)))
+        return bool(_any_unpriced(penalty, form.start[0]))
 
 
 @jax.jit
@@ -110,14 +109,11 @@ def critical(form: StandardForm, penalty: Any, corner: float = 0.0, unpriced: bo
     `unpriced` says (statically) whether some coefficients may have no price, and so are fitted first.
     """
     unit = form.units(penalty).with_lam(1.0)
-    zero = jnp.zeros(form.shape[1], form.y.dtype)
-    eta = _null_model(form, unit) if unpriced else form.offset
-    v = -form.loss.gradient(eta, form.y, form.s)
-    if form.intercept:
-        v = v - form.s * jnp.sum(v)
+    zero, _ = form.start
+    v = downhill(form, _null_model(form, unit) if unpriced else form.offset)
     u = jnp.where(unit.unpriced(zero), 0.0, form.design.tdot(v))
     # Rounded up by a few ulp, of lam and of the sums whose rounding it carries.
-    u = u + jnp.sign(u) * 8 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+    u = u + jnp.sign(u) * 8 * eps(u.dtype) * size(v, form.s)
     lam = unit.critical_lam(u, corner) * (1 + 32 * eps(u.dtype))
     allowed = jnp.isfinite(unit.value(zero))
     return jnp.where(allowed & form.fit & penalty.valid(zero), lam, jnp.nan)
@@ -129,9 +125,9 @@ def _null_model(form: StandardForm, penalty: Any) -> Array:
     Unpriced ones may have bounds: those that hit one stay there, until all else has settled and one is let go.
     Source: Lawson and Hanson (1974), "Solving Least Squares Problems", chapter 23, with Newton steps for the fit.
     """
-    zero = jnp.zeros(form.shape[1], form.y.dtype)
+    zero, none = form.start
     unpriced, free = penalty.unpriced(zero), penalty.free(zero)
-    z, b, eta = refit(form, penalty, zero, jnp.zeros((), zero.dtype), equalities=True)
+    z, b, eta = refit(form, penalty, zero, none, equalities=True)
 
     def loss(eta: Array) -> Array:
         return form.loss.value(eta, form.y, form.s)
@@ -142,10 +138,7 @@ def _null_model(form: StandardForm, penalty: Any) -> Array:
 
     def body(carry: Any) -> Any:
         z, b, eta, moving, _, k = carry
-        v = -form.loss.gradient(eta, form.y, form.s)
-        w = form.loss.curvature(eta, form.y, form.s)
-        w = jnp.where(form.s > 0, jnp.maximum(w, 1e-6 * jnp.max(w)), 0.0)
-        db, dz, deta = least_squares(form, moving, w, per_weight(v, w))
+        db, dz, deta = newton_step(form, moving, eta)
         inside = penalty.project(z + dz)
         room = jnp.where(inside != z + dz, (inside - z) / jnp.where(dz == 0, 1.0, dz), 1.0)
         here = loss(eta) * (1 + 8 * eps(eta.dtype))
@@ -155,7 +148,7 @@ def _null_model(form: StandardForm, penalty: Any) -> Array:
         eta = form.eta(z, b)
         v = -form.loss.gradient(eta, form.y, form.s)
         u = form.design.tdot(v)
-        noise = 64 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+        noise = 64 * eps(u.dtype) * size(v, form.s)
         still = t * jnp.max(jnp.abs(deta)) <= eps(u.dtype) * jnp.max(jnp.abs(eta))
         settled = ~jnp.any(hit) & (still | (jnp.max(jnp.where(moving, jnp.abs(u), 0.0)) <= noise))
         inward = unpriced & ~moving & (penalty.project(z + jnp.sign(u)) != z)

@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
-from l1jax._arrays import eps
+from l1jax._arrays import along, eps
 from l1jax.penalties import Elementwise, Terms
 from l1jax.standard_form import StandardForm
 
@@ -29,28 +30,30 @@ def solution_tangents(
         raise TypeError(f"derivatives of solutions are not known yet for {type(penalty.penalty).__name__}")
     terms = penalty.terms(z)[0]
     moves = (z > terms.lower) & (z < terms.upper) & ((z != 0) | (terms.l1 == 0))
-    moves = moves & jnp.any(form.design.XT != 0, axis=1) | (moves & (terms.l2 > 0))
+    moves = moves & (along(jnp.any(form.design.XT != 0, axis=1), z) | (terms.l2 > 0))
     sign = jnp.sign(z)
 
     def slopes(given: Any, z: Array, b: Array) -> tuple[Array, Array]:
         form, penalty = pose(given)
         terms = penalty.terms(z)[0]
         v = form.loss.gradient(form.eta(z, b), form.y, form.s)
-        along = jnp.where(moves, form.design.tdot(v) + terms.l1 * sign + terms.l2 * z, 0.0)
-        return along, jnp.sum(v) if form.intercept else jnp.zeros_like(b)
+        pull = jnp.where(moves, form.design.tdot(v) + terms.l1 * sign + terms.l2 * z, 0.0)
+        return pull, jnp.sum(v, axis=0) if form.intercept else jnp.zeros_like(b)
 
     eta = form.eta(z, b)
 
     def curvature(d: Array) -> Array:
-        dz, db = jnp.where(moves, d[:-1], 0.0), d[-1]
-        dv = form.loss.bent(form.design.dot(dz) + (db if form.intercept else 0.0), eta, form.y, form.s)
-        hz = jnp.where(moves, form.design.tdot(dv) + terms.l2 * dz, d[:-1])
-        return jnp.append(hz, jnp.sum(dv) if form.intercept else db)
+        whole, db = parts(d)
+        dz = jnp.where(moves, whole, 0.0)
+        deta = form.design.dot(dz) + (db[None] if form.intercept else 0.0)
+        dv = form.loss.bent(deta, eta, form.y, form.s)
+        hz = jnp.where(moves, form.design.tdot(dv) + terms.l2 * dz, whole)
+        return ravel_pytree((hz, jnp.sum(dv, axis=0) if form.intercept else db))[0]
 
     _, force = jax.jvp(lambda g: slopes(g, z, b), (given,), (given_dot,))
     # One vector: custom_linear_solve can't be transposed where a part of its right-hand side is constant.
-    move = jax.lax.custom_linear_solve(curvature, jnp.append(*force), solve=_conjugate_gradients, symmetric=True)
-    dz, db = -move[:-1], -move[-1]
+    force, parts = ravel_pytree(force)
+    dz, db = parts(-jax.lax.custom_linear_solve(curvature, force, solve=_conjugate_gradients, symmetric=True))
 
     def values(given: Any, z: Array, b: Array) -> tuple[Array, Array]:
         form, penalty = pose(given)

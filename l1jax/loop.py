@@ -99,9 +99,8 @@ def _minimise(
     controls: Controls,
 ) -> Minimum:
     work = engine.prepare(form)
-    z, b = start
     count = 1 if lams is None else lams.shape[0]
-    z, b = jnp.broadcast_to(z, (count, *z.shape[1:])), jnp.broadcast_to(b, (count,))
+    z, b = (jnp.broadcast_to(a, (count, *a.shape[1:])) for a in start)
 
     def at(lam: Array | None) -> Any:
         return penalty if lam is None else penalty.with_lam(lam)
@@ -157,10 +156,10 @@ def _minimise(
     blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(certify_all, z, b))
     # Unpenalised coefficients are fitted before the first attempt, by a look at the start: so those that are to be 0
     # at lambda_max never move.
-    carry = (jnp.asarray(-1 if equalities else 0, jnp.int32), b == b, z, b, steps, blank)
+    carry = (jnp.asarray(-1 if equalities else 0, jnp.int32), steps == 0, z, b, steps, blank)
     *_, steps, done = jax.lax.while_loop(unfinished, attempt, carry)
     found = Minimum(done.z, done.b, done.loss, done.objective, done.gap, done.stationarity, steps)
-    zero = jnp.zeros(form.shape[1], z.dtype)
+    zero, _ = form.start
     return _where_answered(form, over_lams(lambda lam: at(lam).valid(zero)), controls, found)
 
 
@@ -202,7 +201,7 @@ def _run(
 
     state = engine.init(form, work, penalty, z, b)
     zero = jnp.zeros((), jnp.int32)
-    carry = (state, engine.point(state), jnp.inf + 0 * b, zero, zero, zero)
+    carry = (state, engine.point(state), jnp.inf + 0 * jnp.sum(b), zero, zero, zero)
     _, (z, b), gap, steps, *_ = jax.lax.while_loop(unfinished, body, carry)
     return z, b, steps, gap <= goal
 

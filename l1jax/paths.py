@@ -75,7 +75,7 @@ def path(
     order = jnp.argsort(-strengths, stable=True)
     descending = strengths[order]
     # Whatever is free at a strength of 0 or more is free at the least one.
-    equalities = may_have_equalities(penalty.with_lam(descending[-1]), problem.X.shape[1], problem.dtype)
+    equalities = may_have_equalities(penalty.with_lam(descending[-1]), form)
     z, b = starting_point(problem, form, None)
     start = (z[None], b[None])
     if progress:

@@ -22,13 +22,13 @@ class Problem:
     Args:
       X: the design, (n, p): a NumPy or JAX array, a list of rows, or a pandas DataFrame (whose column names are
         kept). No missing values.
-      y: the response, (n,), as the loss wants it.
+      y: the response, (n,), as the loss wants it; (n, k) for a loss of k responses, `MultiSquared()`.
       loss: `Squared()`, `Logistic()`, ...; half the unit deviance, so that `penalty.lam` is scikit-learn's `alpha`
         and glmnet's `lambda`.
       penalty: `L1(0.1)`, `ElasticNet(0.1, l1_ratio=0.5)`, ...; the intercept is never penalised.
       sample_weight: weights w of the rows, (n,), at least 0 and not all 0; None for equal ones. Only their ratios
         matter.
-      offset: a fixed part of the linear predictor, (n,); None for 0.
+      offset: a fixed part of the linear predictor, (n,); (n, k) where a loss has k of them; None for 0.
       fit_intercept: whether an unpenalised intercept is fitted.
       standardize: whether the penalty acts on the coefficients of columns scaled to unit standard deviation (weighted,
         1/n), as in glmnet. Coefficients, bounds and starting points are always in the raw units of X.
@@ -85,12 +85,13 @@ class Problem:
             raise ValueError(f"X: want two axes, (n, p); got shape {X}")
         if 0 in X:
             raise ValueError(f"X: want at least one row and one column; got shape {X}")
-        if y != X[:1]:
-            raise ValueError(f"y: want shape {X[:1]}, one value for each row of X {X}; got shape {y}")
-        for name in ("sample_weight", "offset"):
+        if y[:1] != X[:1] or len(y) != self.loss.axes or 0 in y:
+            want = f"{X[:1]}, one value" if self.loss.axes == 1 else f"({X[0]}, k), k values"
+            raise ValueError(f"y: want shape {want} for each row of X {X}; got shape {y}")
+        for name, shape in (("sample_weight", X[:1]), ("offset", (*X[:1], *self.outputs))):
             array = getattr(self, name)
-            if array is not None and array.shape != X[:1]:
-                raise ValueError(f"{name}: want shape {X[:1]}, one value for each row of X {X}; got {array.shape}")
+            if array is not None and array.shape != shape:
+                raise ValueError(f"{name}: want shape {shape}, for the rows of X {X}; got {array.shape}")
         if names is not None and len(names) != X[1]:
             raise ValueError(f"names: want {X[1]} names, one for each column of X {X}; got {len(names)}")
 
@@ -101,7 +102,7 @@ class Problem:
     def flags(self) -> dict[str, Array]:
         """Truth values that say of each part whether it is fit for use; all must hold."""
         s = self.weights()
-        coef = jnp.zeros(self.X.shape[1], self.dtype)
+        coef = jnp.zeros((self.X.shape[1], *self.outputs), self.dtype)
         parts = {"X": self.X, "y": self.y, "sample_weight": self.sample_weight, "offset": self.offset}
         flags = {k: jnp.all(jnp.isfinite(a)) for k, a in parts.items() if a is not None}
         if self.sample_weight is not None:
@@ -111,10 +112,15 @@ class Problem:
         flags["penalty"] = self.penalty.valid(coef)
         return flags
 
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """() for one linear predictor a row, (k,) for several."""
+        return self.loss.outputs(self.y.shape)
+
     def weights(self) -> Array:
         """The sample weights, scaled to sum to 1."""
         if self.sample_weight is None:
-            return jnp.full(self.y.shape, 1 / self.y.shape[-1], self.dtype)
+            return jnp.full(self.X.shape[:1], 1 / self.X.shape[0], self.dtype)
         w = self.sample_weight / jnp.max(self.sample_weight)  # a sum of large weights may overflow
         return w / jnp.sum(w)
 

@@ -22,7 +22,8 @@ from l1jax.problem import numeric, on_device
 class Result:
     """The minimiser coef, intercept = argmin loss + penalty, and how good it is, proved.
 
-    coef: coefficients in the raw units of X, (..., p). intercept: (...), 0 without one. objective: the minimum reached.
+    coef: coefficients in the raw units of X, (..., p), or (..., p, k) with k outputs. intercept: (...) or (..., k), 0
+    without one. objective: the minimum reached.
     gap: a proved bound on (objective - minimum)/(objective of the null model). stationarity: the largest violation of
     the optimality conditions over that gradient's largest entry at the null model (lambda_max for L1). steps: passes or
     iterations taken. converged: exactly `gap <= tol`; where loss or penalty have no known dual (gap is NaN then),
@@ -157,7 +158,8 @@ class Result:
         shape = self.gap.shape
         if shape == ():
             return _describe(self)
-        head = f"Result of shape {shape}, {self.coef.shape[-1]} coefficients each: "
+        each = " x ".join(str(m) for m in self.coef.shape[len(shape) :])
+        head = f"Result of shape {shape}, {each} coefficients each: "
         done = int(np.sum(self.converged))
         lams = np.asarray(self.lams)
         span = f"lambda {lams.max():.4g} to {lams.min():.4g}, " if lams.size else ""
@@ -172,17 +174,18 @@ def predict(result: Result, X: Any, *, offset: Any = None, loss: Loss | None = N
     Args:
       result: a solution, or a path or any other batch of them.
       X: new rows, (m, p); the columns of a DataFrame must be those of the fit.
-      offset: the rows' offset, (m,); None for 0.
+      offset: the rows' offset, (m,) or (m, k); None for 0.
       loss: the loss of the fit: its inverse link is applied (probabilities, for `Logistic()`).
 
-    Gives (..., m): the batch axes of `result`, then the rows. Raises ValueError for columns or shapes that do not
-    match.
+    Gives (..., m), or (..., m, k) with k outputs: the batch axes of `result`, then the rows. Raises ValueError for
+    columns or shapes that do not match.
 
     >>> result = solve(Problem([[1.0], [2.0], [3.0]], [1.0, 2.0, 4.0], penalty=L1(0.5)))
     >>> print(f"{predict(result, [[4.0]])[0]:.3f}")
     3.833
     """
-    p = result.coef.shape[-1]
+    outputs = result.coef.shape[result.gap.ndim + 1 :]
+    p = result.coef.shape[result.gap.ndim]
     columns = tuple(str(c) for c in X.columns) if hasattr(X, "columns") else None
     if columns is not None and result.names is not None and columns != result.names:
         raise ValueError(f"X: want the columns of the fit, {result.names}; got {columns}")
@@ -191,11 +194,14 @@ def predict(result: Result, X: Any, *, offset: Any = None, loss: Loss | None = N
     if X.ndim != 2 or X.shape[1] != p:
         raise ValueError(f"X: want shape (m, {p}), a column for each coefficient; got {X.shape}")
     offset = on_device(numeric(offset, "offset"), dtype)
-    if offset is not None and offset.shape != X.shape[:1]:
-        raise ValueError(f"offset: want shape {X.shape[:1]}, one value for each row of X {X.shape}; got {offset.shape}")
-    eta = jnp.matmul(result.coef, X.T, precision=jax.lax.Precision.HIGHEST) + result.intercept[..., None]
+    if offset is not None and offset.shape != (*X.shape[:1], *outputs):
+        want = (*X.shape[:1], *outputs)
+        raise ValueError(f"offset: want shape {want}, for the rows of X {X.shape}; got {offset.shape}")
+    coef, intercept = (a if outputs else a[..., None] for a in (result.coef, result.intercept))
+    eta = jnp.einsum("mp,...pk->...mk", X, coef, precision=jax.lax.Precision.HIGHEST) + intercept[..., None, :]
+    eta = eta if outputs else eta[..., 0]
     if offset is not None:
-        eta = eta + offset.reshape((1,) * (eta.ndim - 1) + offset.shape)
+        eta = eta + offset.reshape((1,) * (eta.ndim - offset.ndim) + offset.shape)
     return eta if loss is None else loss.mean(eta)
 
 
@@ -207,16 +213,20 @@ def _blend(below: Array, above: Array, t: float) -> Array:
 
 
 def _describe(result: Result) -> str:
-    coef = np.asarray(result.coef)
-    names = result.names or tuple(f"coef[{j}]" for j in range(coef.size))
+    coef, intercept = np.asarray(result.coef), np.asarray(result.intercept)
+    names = result.names or tuple(f"coef[{j}]" for j in range(len(coef)))
+    if coef.ndim == 2:
+        names = tuple(f"{name}[{k}]" for name in names for k in range(coef.shape[1]))
+        coef = coef.ravel()
     order = np.argsort(-np.abs(coef), kind="stable")
     nonzero = [j for j in order if coef[j] != 0]
     shown = ", ".join(f"{names[j]} {coef[j]:.4g}" for j in nonzero[:8]) + (", ..." if len(nonzero) > 8 else "")
     lam = np.asarray(result.lams)
     strength = f"lambda {float(lam):.4g}, " if lam.ndim == 0 else ""
+    shifts = " ".join(f"{b:.4g}" for b in intercept.ravel())
     verdict = "converged" if bool(result.converged) else "not converged"
     return (
-        f"Result: {strength}{len(nonzero)} of {coef.size} nonzero ({shown}), intercept {float(result.intercept):.4g}, "
+        f"Result: {strength}{len(nonzero)} of {coef.size} nonzero ({shown}), intercept {shifts}, "
         f"{_measured(result)} (tol {float(result.tol):.0e}), {verdict} after {int(result.steps)} steps"
     )
 

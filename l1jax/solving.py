@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete, eps
 from l1jax.certificate import certified, certify
@@ -17,7 +17,7 @@ from l1jax.loop import Controls, Minimum, Stop, minimise
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values, numeric, on_device
 from l1jax.result import Result
-from l1jax.standard_form import StandardForm, prepared, shift
+from l1jax.standard_form import StandardForm, prepared
 
 
 def solve(
@@ -40,7 +40,8 @@ def solve(
       tol: the relative duality gap at which to stop: (objective - bound)/(objective of the null model). By default
         1e-6 in float64 and 1e-5 in float32.
       max_steps: the limit of sweeps ("cd") or iterations (the others).
-      init: where to start: an earlier Result, or (coef (p,), intercept ()), in the raw units of X.
+      init: where to start: an earlier Result, or (coef (p,), intercept ()), in the raw units of X ((p, k) and (k,)
+        with k outputs).
 
     `converged` is exactly `gap <= tol`; for nonconvex penalties, and losses or penalties without a known dual, gap is
     NaN and it is `stationarity <= tol`. Raises ValueError or TypeError for bad values; under `jit` or `vmap` these give
@@ -57,7 +58,7 @@ def solve(
     form, penalty = prepared(problem)
     start = starting_point(problem, form, init)
     start = jax.tree.map(lambda a: a[None], start)
-    equalities = may_have_equalities(penalty, problem.X.shape[1], problem.dtype)
+    equalities = may_have_equalities(penalty, form)
     found = minimise(engine, "warm", equalities, form, penalty, None, start, controls)
     return finish(problem, form, penalty, jax.tree.map(lambda a: a[0], found), penalty.lam, controls)
 
@@ -106,27 +107,27 @@ def make_controls(
 
 def starting_point(problem: Problem, form: StandardForm, init: Any) -> tuple[Array, Array]:
     """(z, b) at `init`; zero by default."""
-    p = problem.X.shape[1]
     if init is None:
-        return jnp.zeros(p, problem.dtype), jnp.zeros((), problem.dtype)
+        return form.start
     given = (init.coef, init.intercept) if isinstance(init, Result) else init
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise TypeError(f"init: want a Result or (coef, intercept), got {type(init).__name__}")
     coef, intercept = (on_device(numeric(a, "init"), problem.dtype) for a in given)
-    if coef is None or intercept is None or coef.shape != (p,) or intercept.shape != ():
-        raise ValueError(f"init: want coef of shape ({p},) and a scalar intercept, got {coef} and {intercept}")
-    if concrete(coef, intercept) and not (np.all(np.isfinite(coef)) and np.isfinite(intercept)):
+    shapes = [a.shape for a in form.start]
+    if coef is None or intercept is None or [coef.shape, intercept.shape] != shapes:
+        raise ValueError(f"init: want coef and intercept of shapes {shapes}, got {coef} and {intercept}")
+    if concrete(coef, intercept) and not (np.all(np.isfinite(coef)) and np.all(np.isfinite(intercept))):
         raise ValueError("init: NaN or infinite values")
     z, b = form.from_raw(coef, intercept)
     return jax.lax.stop_gradient((z, b if problem.fit_intercept else b * 0))
 
 
-def may_have_equalities(penalty: Penalty, p: int, dtype: DTypeLike) -> bool:
+def may_have_equalities(penalty: Penalty, form: StandardForm) -> bool:
     """Whether some coefficient may be unpenalised on a side, which certificates must know; traced penalties may."""
     if not concrete(penalty):
         return True
     with jax.ensure_compile_time_eval():
-        return bool(_sides_at_zero(penalty, jnp.zeros(p, dtype)))
+        return bool(_sides_at_zero(penalty, form.start[0]))
 
 
 @jax.jit
@@ -165,7 +166,7 @@ def _finish(form: StandardForm, penalty: Any, found: Minimum, lams: Array, tol: 
         "converged": measure <= tol,
         "tol": jnp.broadcast_to(tol, gap.shape),
         "lams": lams,
-        "df": jnp.sum(coef != 0, axis=-1, dtype=jnp.int32),
+        "df": jnp.sum(coef != 0, axis=tuple(range(gap.ndim, coef.ndim)), dtype=jnp.int32),
         "dev_ratio": jnp.where(null > 0, share, jnp.where(jnp.isnan(found.loss), jnp.nan, 0.0)),
     }
 
@@ -191,9 +192,9 @@ def duality_gap(problem: Problem, coef: ArrayLike, intercept: ArrayLike | None =
     """
     check_values(problem)
     form, penalty = prepared(problem)
-    given = jnp.zeros((), problem.dtype) if intercept is None else intercept
+    given = form.start[1] if intercept is None else intercept
     z, b = starting_point(problem, form, (coef, given))
-    equalities = may_have_equalities(penalty, problem.X.shape[1], problem.dtype)
+    equalities = may_have_equalities(penalty, form)
     return _gap_at(equalities, intercept is None, form, penalty, z, b)
 
 
@@ -203,7 +204,7 @@ def _gap_at(equalities: bool, fit_intercept: bool, form: StandardForm, penalty: 
     certificate = certify(form, posed, z, b, equalities)
     eta = form.eta(z, b)
     if fit_intercept and form.intercept:
-        eta = eta + shift(form.loss, eta, form.y, form.s)
+        eta = eta + form.loss.shift(eta, form.y, form.s)[None]
     here = form.loss.value(eta, form.y, form.s) + posed.value(z)
     more = (here - certificate.objective) / jnp.where(form.null_objective > 0, form.null_objective, 1.0)
     answer = form.fit & penalty.valid(z)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from l1jax._arrays import eps, smallest
+from l1jax._arrays import along, eps, smallest
 from l1jax._node import node, static
 from l1jax.design import Design, prepare_design
 from l1jax.losses import Loss
@@ -19,6 +19,8 @@ from l1jax.problem import Problem
 @node
 class StandardForm:
     """minimise loss(offset + b + X z, y, s) + penalty(z) over z (p,) and, if there is an intercept, b ().
+
+    With k outputs, z is (p, k), b (k,) and the linear predictor (n, k).
 
     X has centred, scaled columns (`Design`); s sums to 1; at z = 0 the best b is 0. What depends on the data only is
     here; `units` brings a penalty along.
@@ -37,36 +39,49 @@ class StandardForm:
     standardize: bool = static()
 
     @property
+    def start(self) -> tuple[Array, Array]:
+        """The point (0, 0): the null model."""
+        b = jnp.zeros_like(self.null_intercept)
+        return jnp.zeros((self.shape[1], *b.shape), b.dtype), b
+
+    @property
+    def scale(self) -> Array:
+        """The scale of the columns, over z."""
+        return along(self.design.scale, self.start[0])
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(n, p)"""
         p, n = self.design.XT.shape
         return n, p
 
     def eta(self, z: Array, b: Array) -> Array:
-        return self.offset + b + self.design.dot(z)
+        return self.offset + b[None] + self.design.dot(z)
 
     def units(self, penalty: Any) -> Any:
         """The penalty of raw coefficients as one of z."""
         if isinstance(penalty, Elementwise):
-            return InUnits(penalty, self.strength, self.design.scale)
-        return Rescaled(penalty, self.strength[0])
+            return InUnits(penalty, self.strength, self.scale)
+        return Rescaled(penalty, self.strength.ravel()[0])
 
     @property
     def strength(self) -> Array:
         """What the penalty acts on, over z."""
-        return jnp.ones_like(self.design.scale) if self.standardize else 1 / self.design.scale
+        return jnp.ones_like(self.scale) if self.standardize else 1 / self.scale
 
     def to_raw(self, z: Array, b: Array) -> tuple[Array, Array]:
         """Coefficients (p,) and intercept () in the units of X."""
-        coef = z / self.design.scale
+        coef = z / self.scale
         if not self.intercept:
             return coef, b * 0
-        return coef, self.null_intercept + b - jnp.sum(coef * self.design.center)
+        return coef, self.loss.centred(self.null_intercept + b - self._at_center(coef))
 
     def from_raw(self, coef: Array, intercept: Array) -> tuple[Array, Array]:
         """The point (z, b) at coefficients and an intercept in the units of X."""
-        z = coef * self.design.scale
-        return z, intercept + jnp.sum(coef * self.design.center) - self.null_intercept
+        return coef * self.scale, intercept + self._at_center(coef) - self.null_intercept
+
+    def _at_center(self, coef: Array) -> Array:
+        return jnp.sum(coef * along(self.design.center, coef), axis=0)
 
 
 @node
@@ -139,16 +154,17 @@ def standard_form(problem: Problem) -> StandardForm:
     del flags["penalty"]
     one_scale = not isinstance(problem.penalty, Elementwise)
     design = prepare_design(problem.X, s, problem.fit_intercept, problem.standardize, one_scale)
-    given = jnp.zeros_like(problem.y) if problem.offset is None else problem.offset
-    y, offset = loss.encode(problem.y), jnp.zeros_like(given)
-    intercept = jnp.zeros((), problem.dtype)
+    outputs = problem.outputs
+    y, offset = loss.encode(problem.y), jnp.zeros((s.shape[0], *outputs), problem.dtype)
+    given = jnp.zeros_like(offset) if problem.offset is None else problem.offset
+    intercept = jnp.zeros(outputs, problem.dtype)
     # The null model's intercept comes off before the offset, while the difference is exact, and again after it; the
     # third pass wins back the digits that a large mean of y cost.
     for part in (given, jnp.zeros_like(given), jnp.zeros_like(given)):
         if problem.fit_intercept:
-            more = shift(loss, offset, y, s)
+            more = loss.shift(offset, y, s)
             intercept = intercept + more
-            y, offset = loss.absorb(y, offset + more)
+            y, offset = loss.absorb(y, offset + more[None])
         y, offset = loss.absorb(y, offset + part)
     slopes = loss.gradient(offset, y, s)
     null_objective = loss.value(offset, y, s)
@@ -170,43 +186,3 @@ def standard_form(problem: Problem) -> StandardForm:
     )
     slope = jnp.max(jnp.abs(design.tdot(slopes)) / form.strength)
     return dataclasses.replace(form, null_slope=slope)
-
-
-def shift(loss: Loss, eta: Array, y: Array, s: Array) -> Array:
-    """argmin_b loss(eta + b, y, s), by Newton steps within a bracket, which is halved where they lead astray.
-
-    Taken as a constant in derivatives: it only chooses the point from which b is counted.
-    Source: Press, Teukolsky, Vetterling, Flannery (2007), "Numerical Recipes", section 9.4 (rtsafe).
-    """
-    eta, y, s = jax.lax.stop_gradient((eta, y, s))
-    loss = jax.lax.stop_gradient(loss)
-
-    def slope(b: Array) -> Array:
-        return jnp.sum(loss.gradient(eta + b, y, s))
-
-    def unfinished(carry: Any) -> Array:
-        *_, going, k = carry
-        return going & (k < 200)
-
-    def body(carry: Any) -> Any:
-        b, g, low, high, last, (best, least), _, k = carry
-        low, high = jnp.where(g < 0, b, low), jnp.where(g > 0, b, high)
-        h = jnp.sum(loss.curvature(eta + b, y, s))
-        newton = -g / jnp.where(h > 0, h, 1.0)
-        middle = low / 2 + high / 2
-        bracketed = jnp.isfinite(middle)
-        good = (h > 0) & (b + newton > low) & (b + newton < high) & (~bracketed | (jnp.abs(newton) <= last / 2))
-        onward = b - jnp.sign(g) * 2 * jnp.where(jnp.isfinite(last), jnp.maximum(last, 1.0), 1.0)
-        new = jnp.where(good, b + newton, jnp.where(bracketed, middle, onward))
-        g = slope(new)
-        better = jnp.abs(g) < jnp.abs(least)
-        best, least = jnp.where(better, new, best), jnp.where(better, g, least)
-        going = (jnp.abs(g) > tiny) & (new != b)
-        return new, g, low, high, jnp.abs(new - b), (best, least), going, k + 1
-
-    start = jnp.zeros_like(jnp.sum(eta))
-    g = slope(start)
-    tiny = eps(eta.dtype) / 4 * jnp.sum(jnp.abs(loss.gradient(eta, y, s)))
-    far = jnp.inf + 0 * start
-    carry = (start, g, -far, far, far, (start, g), jnp.abs(g) > tiny, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(unfinished, body, carry)[5][0]

@@ -30,6 +30,7 @@ from l1jax import (
     NegativeBinomial,
     NonNegative,
     NoPenalty,
+    NuclearNorm,
     Penalty,
     Poisson,
     Quantile,
@@ -455,3 +456,13 @@ NONCONVEX = {
     "half": NonconvexCase(LHalf(0.9), lambda w: 0.9 * np.sqrt(np.abs(w)), INF),
     "log sum": NonconvexCase(LogSum(0.9, eps=0.4), lambda w: 0.9 * np.log1p(np.abs(w) / 0.4), 0.9 / 0.4),
 }
+
+
+MATRICES = {
+    "nuclear norm": (
+        NuclearNorm(0.7),
+        lambda w: 0.7 * np.linalg.svd(w, compute_uv=False).sum(),
+        dual_ball(lambda u: np.linalg.norm(u, 2) <= 0.7),
+    )
+}
+"""Penalties of matrices only: each with its value and its conjugate."""

@@ -49,7 +49,7 @@ class CoordinateDescent(Engine):
     patience = 100
 
     def refuses(self, loss: Loss, penalty: Penalty) -> str:
-        if not isinstance(loss, Squared):
+        if not isinstance(loss, Squared) or loss.several:
             return f"coordinate descent wants the Squared loss, got {type(loss).__name__}"
         if not isinstance(penalty, Elementwise):
             return f"coordinate descent wants a penalty that acts on each coefficient alone, got {penalty!r}"

@@ -96,8 +96,8 @@ class _GradientEngine(Engine):
 def gradient(form: StandardForm, params: dict[str, Array]) -> dict[str, Array]:
     """The loss's gradient in {coef, intercept}."""
     v = form.loss.gradient(form.eta(params["coef"], params["intercept"]), form.y, form.s)
-    slope = jnp.sum(v) if form.intercept else jnp.zeros((), v.dtype)
-    return {"coef": form.design.tdot(v), "intercept": slope}
+    slope = jnp.sum(v, axis=0)
+    return {"coef": form.design.tdot(v), "intercept": slope if form.intercept else jnp.zeros_like(slope)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +114,7 @@ class Fista(_GradientEngine):
         curved = form.s if bound is None else jnp.asarray(bound, form.s.dtype) * form.s
         if bound is None:
             curved = form.loss.curvature(form.offset, form.y, form.s)
+            curved = jnp.max(curved.reshape(*form.s.shape, -1), axis=1)
 
         def body(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             x, _ = carry
@@ -125,7 +126,7 @@ class Fista(_GradientEngine):
         # A fixed start: no column is orthogonal to it, and the answer does not depend on chance.
         start = 1 + jax.random.uniform(jax.random.key(0), (p,), form.y.dtype)
         start = start + 0 * form.design.XT[:, 0]
-        _, largest = jax.lax.fori_loop(0, 30, body, (start, jnp.zeros((), form.y.dtype) + 0 * form.y[0]))
+        _, largest = jax.lax.fori_loop(0, 30, body, (start, 0 * form.null_objective))
         largest = jnp.maximum(largest, jnp.max(jnp.matmul(form.design.XT**2, curved)))
         return 1.02 * jnp.maximum(largest, jnp.sum(curved) if form.intercept else 0.0)
 
@@ -164,7 +165,7 @@ class Direction(_GradientEngine):
         largest = jnp.ones((), z.dtype)
         if isinstance(self._metric(params), AdamMetric):  # its first step is the rate itself, whatever the gradient
             grads = gradient(form, params)
-            largest = jnp.maximum(jnp.max(jnp.abs(grads["coef"])), jnp.abs(grads["intercept"]))
+            largest = jnp.maximum(jnp.max(jnp.abs(grads["coef"])), jnp.max(jnp.abs(grads["intercept"])))
         rate = jnp.where(largest > 0, largest, 1.0) / jnp.where(work > 0, work, 1.0)
         tx = self.transformation(rate, OnCoef(penalty))
         return params, tx.init(params), rate, self._objective(form, penalty, params)

@@ -43,6 +43,8 @@ class ProximalNewton(Engine):
     patience = 20
 
     def refuses(self, loss: Loss, penalty: Penalty) -> str:
+        if loss.several:
+            return f"proximal Newton wants one linear predictor a row, got {type(loss).__name__}"
         if not isinstance(penalty, Elementwise):
             return f"proximal Newton wants a penalty that acts on each coefficient alone, got {penalty!r}"
         return ""

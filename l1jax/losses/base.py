@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from l1jax._arrays import eps
+from l1jax._arrays import along, eps
+from l1jax.losses.shift import shift
 
 
 class Loss(abc.ABC):
@@ -14,7 +15,8 @@ class Loss(abc.ABC):
 
     A loss sees the whole vectors at once: `eta (n,)`, `y (n,)` and `s (n,)`, weights that sum to 1; most are sums
     over rows, sum_i s_i * l(eta_i, y_i), but it may couple rows. It is shifted so that its least value over eta is 0:
-    certificates are relative to the null model's value.
+    certificates are relative to the null model's value. A loss of `several` outputs has k linear predictors a row:
+    eta, gradients and curvatures are (n, k) then, coefficients (p, k), and the intercept (k,).
 
     **A loss of your own** is a frozen dataclass that is a pytree, with five methods: `value`, `gradient`,
     `curvature`, `mean` and `link`. Hyperparameters are its fields. `conjugate` is optional: without it there is no
@@ -52,6 +54,12 @@ class Loss(abc.ABC):
     location: bool = True
     """Whether an intercept has a bearing on it."""
 
+    several: bool = False
+    """Whether each row has several linear predictors."""
+
+    axes: int = 1
+    """The number of axes of y."""
+
     @property
     def smoothness(self) -> Any:
         """A bound of the second derivative, over s, if there is one (else None): it is at most smoothness*diag(s)."""
@@ -67,7 +75,10 @@ class Loss(abc.ABC):
 
     @abc.abstractmethod
     def curvature(self, eta: Array, y: Array, s: Array) -> Array:
-        """The diagonal of the second derivative in eta, (n,), at least 0; an upper bound of it if rows are coupled."""
+        """The diagonal of the second derivative in eta, (n,), at least 0.
+
+        If rows or outputs are coupled, a diagonal that is an upper bound of the whole.
+        """
 
     def bent(self, d: Array, eta: Array, y: Array, s: Array) -> Array:
         """The second derivative in eta times a direction d, (n,): a loss that couples rows says its own."""
@@ -87,6 +98,18 @@ class Loss(abc.ABC):
     @abc.abstractmethod
     def link(self, mu: Array) -> Array:
         """The link: the linear predictor at expected value mu."""
+
+    def outputs(self, y: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one row's linear predictors, given that of y: () for one, (k,) for several."""
+        return ()
+
+    def shift(self, eta: Array, y: Array, s: Array) -> Array:
+        """argmin_b value(eta + b, y, s), the same b for all rows. Right as it is where outputs don't couple."""
+        return shift(self, eta, y, s)
+
+    def centred(self, intercept: Array) -> Array:
+        """The intercept to report, where several give the same fit."""
+        return intercept
 
     def encode(self, y: Array) -> Array:
         """y as the formulas take it; NaN where it is no response of this loss."""
@@ -148,6 +171,7 @@ def _weighed(eta: Array, y: Array, s: Array) -> tuple[Array, Array]:
 
 def per_weight(v: Array, s: Array) -> Array:
     """v / s, rows of weight 0 (in which v is 0) giving 0."""
+    s = along(s, v)
     return jnp.where(s > 0, v / jnp.where(s > 0, s, 1.0), 0.0)
 
 
