@@ -8,6 +8,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+LARGEST = float(np.finfo(np.float64).max)
+ABOVE_0 = float(np.finfo(np.float64).smallest_subnormal)
+
 
 def floating(x: ArrayLike) -> Array:
     """`x` as an array of a floating dtype; integers and booleans take JAX's default one."""
@@ -53,6 +56,17 @@ def hyperparameter(x: Any, name: str) -> Any:
         return floating(x if isinstance(x, jax.Array) else np.asarray(x))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: want a number or an array of numbers, got {x!r}") from error
+
+
+def set_hyperparameter(node: Any, name: str, low: float, high: float, wanted: str) -> None:
+    """Convert the leaf `name` of a new node, and refuse values outside [low, high] where they can be seen."""
+    leaf = hyperparameter(getattr(node, name), name)
+    object.__setattr__(node, name, leaf)
+    if leaf is None or not concrete(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
+        return
+    values = np.asarray(leaf).astype(np.float64)  # not in the leaf's dtype, in which `high` may overflow
+    if not np.all((values >= low) & (values <= high)):
+        raise ValueError(f"{name}: want {wanted}, got {leaf}")
 
 
 def along(a: Array, like: Array) -> Array:

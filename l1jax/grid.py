@@ -12,7 +12,7 @@ from l1jax._arrays import concrete, eps
 from l1jax.certificate import downhill, newton_step, refit, shortened, size
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values
-from l1jax.standard_form import StandardForm, prepared
+from l1jax.standard_form import StandardForm, possible, prepared
 
 CORNER = 1e-3  # grids of (nearly) smooth penalties start where an l1_ratio of 1e-3 would
 
@@ -77,7 +77,7 @@ def grid_of(shape: tuple[int, int], form: StandardForm, penalty: Penalty, num: i
 
 
 def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
-    lam = critical(form, penalty, corner, may_have_unpriced(penalty, form))
+    lam = critical(form, penalty, corner, possible(_any_unpriced, penalty, form))
     if concrete(lam, form.fit) and not bool(form.fit):
         raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
     if corner and concrete(lam) and bool(jnp.isinf(lam)):
@@ -89,16 +89,9 @@ def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
     return lam
 
 
-def may_have_unpriced(penalty: Any, form: StandardForm) -> bool:
-    """Whether some coefficient may have no price at whatever strength; in a traced penalty, some may."""
-    if not concrete(penalty):
-        return True
-    with jax.ensure_compile_time_eval():
-        return bool(_any_unpriced(penalty, form.start[0]))
-
-
 @jax.jit
 def _any_unpriced(penalty: Any, zero: Array) -> Array:
+    """Whether some coefficient has no price, at whatever strength."""
     return jnp.any(penalty.with_lam(1.0).unpriced(zero))
 
 

@@ -17,7 +17,7 @@ from l1jax.loop import Controls, Minimum, Stop, minimise
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values, numeric, on_device
 from l1jax.result import Result
-from l1jax.standard_form import StandardForm, prepared
+from l1jax.standard_form import StandardForm, possible, prepared
 
 
 def solve(
@@ -123,11 +123,8 @@ def starting_point(problem: Problem, form: StandardForm, init: Any) -> tuple[Arr
 
 
 def may_have_equalities(penalty: Penalty, form: StandardForm) -> bool:
-    """Whether some coefficient may be unpenalised on a side, which certificates must know; traced penalties may."""
-    if not concrete(penalty):
-        return True
-    with jax.ensure_compile_time_eval():
-        return bool(_sides_at_zero(penalty, form.start[0]))
+    """Whether some coefficient may be unpenalised on a side, which certificates must know."""
+    return possible(_sides_at_zero, penalty, form)
 
 
 @jax.jit

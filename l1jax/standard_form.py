@@ -1,13 +1,14 @@
 """The problem as it is solved: centred, scaled, weighted, with the null model's intercept folded in."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from l1jax._arrays import along, eps, smallest
+from l1jax._arrays import along, concrete, eps, smallest
 from l1jax._node import node, static
 from l1jax.design import Design, prepare_design
 from l1jax.losses import Loss
@@ -138,6 +139,14 @@ class Rescaled(Wrapper):
 
     def valid(self, w: Array) -> Array:
         return self.penalty.valid(w)
+
+
+def possible(fact: Callable[[Any, Array], Array], penalty: Any, form: StandardForm) -> bool:
+    """Whether fact(penalty, zero coefficients) holds; of a traced penalty, whatever it is may."""
+    if not concrete(penalty):
+        return True
+    with jax.ensure_compile_time_eval():
+        return bool(fact(penalty, form.start[0]))
 
 
 def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:

@@ -15,7 +15,8 @@ ORDER = [
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
                         "norms", "groups", "sets", "__init__"],
-          "losses": ["base", "bins", "special", "binary", "continuous", "counts", "positive", "survival", "__init__"],
+          "losses": ["shift", "base", "bins", "special", "binary", "classes", "continuous", "counts", "positive",
+                     "survival", "__init__"],
           "engines": ["base", "coordinate", "gradient", "newton", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import xlog1py, xlogy
 
-from l1jax._arrays import eps
 from l1jax._node import node
-from l1jax.losses.base import Loss, Rowwise, per_weight
+from l1jax.losses.base import Loss, Rowwise, into, per_weight
 
 
 class _Labels(Loss):
@@ -62,11 +61,9 @@ class Logistic(_Labels):
 
     def conjugate(self, v: Array, y: Array, s: Array) -> Array:
         a = -_sign(y) * per_weight(v, s)
-        clipped = jnp.clip(a, 0, 1)
-        size = jnp.where(a < 0, jnp.max(clipped, initial=0.0), 1.0)
-        slack = 8 * eps(v.dtype) * size  # what rounding may carry over the edge
-        entropy = xlogy(clipped, clipped) + xlog1py(1 - clipped, -clipped)
-        return jnp.sum(jnp.where(jnp.abs(a - clipped) <= slack, s * entropy, jnp.where(jnp.isnan(a), a, jnp.inf)))
+        size = jnp.where(a < 0, jnp.max(jnp.clip(a, 0, 1), initial=0.0), 1.0)
+        a, outside = into(a, 0.0, 1.0, size)
+        return jnp.sum(s * (xlogy(a, a) + xlog1py(1 - a, -a)) + outside)
 
     def mean(self, eta: Array) -> Array:
         return jax.nn.sigmoid(eta)
@@ -105,9 +102,8 @@ class SquaredHinge(_Labels, Rowwise):
 
     def row_conjugate(self, t: Array, y: Array, scale: Array) -> Array:
         a = -_sign(y) * t
-        clipped = jnp.maximum(a, 0.0)
-        slack = 8 * eps(t.dtype) * jnp.max(clipped, initial=0.0)  # what rounding may carry over the edge
-        return jnp.where(a < -slack, jnp.inf, clipped * (clipped / 2 - 1))
+        a, outside = into(a, 0.0, jnp.inf, jnp.max(a, initial=0.0))
+        return outside + a * (a / 2 - 1)
 
     def mean(self, eta: Array) -> Array:
         return jnp.clip((1 + eta) / 2, 0, 1)

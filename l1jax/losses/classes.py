@@ -10,6 +10,8 @@ from jax.scipy.special import xlog1py, xlogy
 from l1jax._arrays import along, eps
 from l1jax._node import node, static
 from l1jax.losses.base import Loss, into, per_weight
+from l1jax.losses.binary import Logistic
+from l1jax.losses.shift import shift
 
 
 @node
@@ -93,15 +95,13 @@ class Multinomial(Loss):
         return jnp.sum(jnp.where(balanced, s * entropy, jnp.where(jnp.isnan(t[:, 0]), jnp.nan, jnp.inf)))
 
     def shift(self, eta: Array, y: Array, s: Array) -> Array:
-        """argmin_b value(eta + b, y, s): Newton steps where these shorten the gradient, else iterative scaling.
+        """argmin_b value(eta + b, y, s): Newton steps where these halve the gradient, else the exact step of one class.
 
-        Source: Darroch and Ratcliff (1972), "Generalized iterative scaling for log-linear models", Ann. Math.
-        Statist. 43(5).
+        That is a step of the logistic loss, of one class against the rest, which finds its way off any plateau.
         """
         s = jax.lax.stop_gradient(s)
         eta, y = jax.lax.stop_gradient(_counted(eta, y, s))
         weight = along(s, eta)
-        wanted = jnp.sum(weight * y, axis=0)
 
         def facts(b: Array) -> tuple[Array, Array]:
             at = eta + b[None]
@@ -114,8 +114,10 @@ class Multinomial(Loss):
         def body(carry: Any) -> Any:
             b, (g, value), _, k = carry
             at = eta + b[None]
-            logs = jax.nn.log_softmax(at, axis=1) + jnp.log(weight)
-            scaled = b + jnp.log(wanted) - jax.nn.logsumexp(logs, axis=0)
+            one = jnp.arange(b.size) == jnp.argmax(jnp.abs(g))
+            rest = jax.nn.logsumexp(jnp.where(one[None], -jnp.inf, at), axis=1)
+            own, met = (jnp.sum(jnp.where(one[None], a, 0.0), axis=1) for a in (at, y))
+            single = b + jnp.where(one, shift(Logistic(), own - rest, met, s), 0.0)
             q = jax.nn.softmax(at, axis=1)
             H = jnp.diag(jnp.sum(weight * q, axis=0)) - (weight * q).T @ q
             H = H + jnp.max(jnp.diagonal(H))  # constants cost nothing: along them the gradient is 0
@@ -123,7 +125,7 @@ class Multinomial(Loss):
             ahead = facts(newton)
             good = jnp.max(jnp.abs(ahead[0])) <= jnp.max(jnp.abs(g)) / 2
             good = good & (ahead[1] <= value * (1 + 8 * eps(b.dtype)))
-            new = jnp.where(good, newton, scaled)
+            new = jnp.where(good, newton, single)
             new = new - jnp.mean(new)
             now = facts(new)
             lower = jnp.max(jnp.abs(now[0])) < jnp.max(jnp.abs(g))
@@ -131,7 +133,7 @@ class Multinomial(Loss):
             kept = jax.tree.map(lambda a, old: jnp.where(lower | (now[1] < value), a, old), (new, now), (b, (g, value)))
             return *kept, going, k + 1
 
-        start = jnp.zeros_like(wanted)
+        start = jnp.zeros_like(eta[0])
         first = facts(start)
         tiny = eps(eta.dtype) / 4 * jnp.max(jnp.sum(jnp.abs(self.gradient(eta, y, s)), axis=0))
         carry = (start, first, jnp.max(jnp.abs(first[0])) > tiny, jnp.zeros((), jnp.int32))

@@ -6,13 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from l1jax._arrays import along, eps
+from l1jax._arrays import ABOVE_0, LARGEST, along, eps, set_hyperparameter
 from l1jax._node import node
 from l1jax.losses.base import Loss, Rowwise, fit, into, per_weight, settled
-from l1jax.penalties.base import set_hyperparameter
-
-_ABOVE_0 = float(np.finfo(np.float64).smallest_subnormal)
-_LARGEST = float(np.finfo(np.float64).max)
 
 
 class _Residual(Loss):
@@ -107,7 +103,7 @@ class Huber(_Residual, Rowwise):
     smoothness = 1.0
 
     def __post_init__(self) -> None:
-        set_hyperparameter(self, "delta", _ABOVE_0, _LARGEST, "a finite number above 0")
+        set_hyperparameter(self, "delta", ABOVE_0, LARGEST, "a finite number above 0")
 
     def row(self, eta: Array, y: Array) -> Array:
         c = self.slope(eta, y)
@@ -160,8 +156,8 @@ class Quantile(_Residual, Rowwise):
     curved = False
 
     def __post_init__(self) -> None:
-        set_hyperparameter(self, "q", _ABOVE_0, float(np.nextafter(1.0, 0.0)), "numbers between 0 and 1")
-        set_hyperparameter(self, "width", _ABOVE_0, _LARGEST, "a finite number above 0")
+        set_hyperparameter(self, "q", ABOVE_0, float(np.nextafter(1.0, 0.0)), "numbers between 0 and 1")
+        set_hyperparameter(self, "width", ABOVE_0, LARGEST, "a finite number above 0")
 
     @property
     def smoothness(self) -> Any:

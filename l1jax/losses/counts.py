@@ -8,10 +8,10 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import xlogy
 
+from l1jax._arrays import set_hyperparameter
 from l1jax._node import node
 from l1jax.losses.base import Rowwise, fit, into, settled
 from l1jax.losses.special import exp_less_line, line_less_log
-from l1jax.penalties.base import set_hyperparameter
 
 
 class _Counts(Rowwise):

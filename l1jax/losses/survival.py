@@ -7,14 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from l1jax._arrays import concrete, largest
+from l1jax._arrays import LARGEST, concrete, largest, set_hyperparameter
 from l1jax._node import node, static
 from l1jax.losses.base import Loss
 from l1jax.losses.bins import cover, gathered, pooled, spread
 from l1jax.losses.special import exp_less_line
-from l1jax.penalties.base import set_hyperparameter
-
-_LARGEST = float(np.finfo(np.float64).max)
 
 
 @node
@@ -69,7 +66,7 @@ class Cox(Loss):
         if self.ties not in ("breslow", "efron"):
             raise ValueError(f'ties: want "breslow" or "efron", got {self.ties!r}')
         set_hyperparameter(self, "event", 0.0, 1.0, "1 for each event and 0 for each censored row")
-        set_hyperparameter(self, "start", -_LARGEST, _LARGEST, "finite times")
+        set_hyperparameter(self, "start", -LARGEST, LARGEST, "finite times")
         for name, leaf in (("event", self.event), ("start", self.start)):
             if isinstance(leaf, float):
                 raise ValueError(f"{name}: want one value for each row, (n,), got {leaf:g}")

@@ -8,10 +8,9 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from l1jax._arrays import compute_dtype, concrete, floating, hyperparameter, unsigned_zero
+from l1jax._arrays import LARGEST, compute_dtype, floating, set_hyperparameter, unsigned_zero
 from l1jax.penalties.terms import Terms
 
 
@@ -217,20 +216,9 @@ def broadcast_leaves(prefix: Any, w: Any, name: str) -> list[Any]:
         ) from error
 
 
-def set_hyperparameter(node: Any, name: str, low: float, high: float, wanted: str) -> None:
-    """Convert the leaf `name` of a new node, and refuse values outside [low, high] where they can be seen."""
-    leaf = hyperparameter(getattr(node, name), name)
-    object.__setattr__(node, name, leaf)
-    if leaf is None or not concrete(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
-        return
-    values = np.asarray(leaf).astype(np.float64)  # not in the leaf's dtype, in which `high` may overflow
-    if not np.all((values >= low) & (values <= high)):
-        raise ValueError(f"{name}: want {wanted}, got {leaf}")
-
-
 def set_strength(node: Any) -> None:
     """Convert the strength of a new penalty; refuse a negative, NaN or infinite one."""
-    set_hyperparameter(node, "lam", 0.0, float(np.finfo(np.float64).max), "finite numbers, at least 0")
+    set_hyperparameter(node, "lam", 0.0, LARGEST, "finite numbers, at least 0")
 
 
 def check_penalty(given: Any, name: str = "penalty") -> None:

@@ -91,9 +91,9 @@ class Curve(Scalar):
         """The same where `mask`, the zero function elsewhere."""
         return dataclasses.replace(self, lam=jnp.where(mask, self.lam, 0.0))  # type: ignore[type-var]
 
-    def in_units(self, strength: Array, scale: Array) -> "Rescaled":
+    def in_units(self, strength: Array, scale: Array) -> "CurveInUnits":
         """z -> phi(strength * z)."""
-        return Rescaled(self, strength)
+        return CurveInUnits(self, strength)
 
     def clipped(self, lower: Array, upper: Array) -> Self:
         raise TypeError(f"{type(self).__name__}: bounds on a nonconvex penalty are not supported")
@@ -105,7 +105,7 @@ class Curve(Scalar):
 
 
 @node
-class Rescaled(Curve):
+class CurveInUnits(Curve):
     """z -> inner(strength * z)."""
 
     inner: Any

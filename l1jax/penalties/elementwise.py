@@ -5,8 +5,9 @@ from typing import Any, Self
 import jax
 from jax import Array
 
+from l1jax._arrays import set_hyperparameter
 from l1jax._node import node
-from l1jax.penalties.base import Elementwise, Strengthless, set_hyperparameter, set_strength
+from l1jax.penalties.base import Elementwise, Strengthless, set_strength
 from l1jax.penalties.terms import Terms, fit
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from jax import Array
 
 from l1jax import prox
-from l1jax._arrays import concrete, hyperparameter
+from l1jax._arrays import concrete, hyperparameter, set_hyperparameter
 from l1jax._node import node, static
-from l1jax.penalties.base import set_hyperparameter, set_strength, stacked, tree_of
+from l1jax.penalties.base import set_strength, stacked, tree_of
 from l1jax.penalties.norms import Norm
 
 
@@ -121,17 +121,17 @@ class _Grouped(Norm):
         sizes = self._sizes(v)
         share = (1 - ratio) * weights
         radius = jnp.where(share == 0, 0.0, t) * share
-        alive = (sizes > radius) & ~pinned | (radius == 0) & ~pinned
+        alive = ((sizes > radius) | (radius == 0)) & ~pinned
         factor = jnp.where(alive & (radius > 0), 1 - radius / jnp.where(sizes > 0, sizes, 1.0), 1.0)
         return jnp.where(self._spread(alive, v), v * self._spread(factor, v), jnp.zeros_like(v))
 
-    def leaf_nearest(self, w: Array, u: Array) -> Array:
+    def nearest(self, w: Array, u: Array, lam: Array) -> Array:
         weights, pinned = self._weights(w)
-        lam, ratio = self.strength(w), jnp.asarray(self.ratio, w.dtype)
+        ratio = jnp.asarray(self.ratio, w.dtype)
         corner, radius = lam * ratio, lam * (1 - ratio) * weights
         sizes = self._sizes(w)
         # Where the group is 0: what the box of the L1 norm and the ball of the group leave of u stays off.
-        rest = jnp.where(jnp.abs(u) > corner, u - jnp.copysign(corner, u), 0.0)
+        rest = prox.soft_threshold(u, jnp.broadcast_to(corner, u.shape))
         length = self._sizes(rest)
         off = jnp.where(length > radius, 1 - radius / jnp.where(length > 0, length, 1.0), 0.0)
         at_zero = u - self._spread(off, w) * rest

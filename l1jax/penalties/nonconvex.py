@@ -12,14 +12,13 @@ import numpy as np
 from jax import Array
 
 from l1jax import prox
+from l1jax._arrays import ABOVE_0, set_hyperparameter
 from l1jax._node import node
-from l1jax.penalties.base import Elementwise, set_hyperparameter, set_strength, tree_of, widened
+from l1jax.penalties.base import Elementwise, set_strength, tree_of, widened
 from l1jax.penalties.combinators import Factors
 from l1jax.penalties.curves import Curve
 from l1jax.penalties.elementwise import L1
 from l1jax.penalties.terms import fit
-
-_ABOVE_0 = float(np.nextafter(0, 1))
 
 
 class Nonconvex(Elementwise):
@@ -79,7 +78,7 @@ class MCP(Nonconvex):
 
     def __post_init__(self) -> None:
         set_strength(self)
-        set_hyperparameter(self, "gamma", _ABOVE_0, np.inf, "numbers above 0")
+        set_hyperparameter(self, "gamma", ABOVE_0, np.inf, "numbers above 0")
 
 
 @node
@@ -245,7 +244,7 @@ class LogSum(Nonconvex):
 
     def __post_init__(self) -> None:
         set_strength(self)
-        set_hyperparameter(self, "eps", _ABOVE_0, np.inf, "numbers above 0")
+        set_hyperparameter(self, "eps", ABOVE_0, np.inf, "numbers above 0")
 
 
 def majorizer(penalty: Nonconvex, coef: Any) -> Factors:

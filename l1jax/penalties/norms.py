@@ -72,6 +72,19 @@ class Norm(Joint):
     def dual(self, u: Array) -> Array:
         """sup { <u, w> : norm(w) <= 1 }, over what has a price."""
 
+    @abc.abstractmethod
+    def nearest(self, w: Array, u: Array, lam: Array) -> Array:
+        """The element of the subdifferential of lam * norm at `w` that is nearest to `u`."""
+
+    def leaf_nearest(self, w: Array, u: Array) -> Array:
+        return self.nearest(w, u, self.strength(w))
+
+    def with_subgradient(self, norm: Array, w: Array) -> Array:
+        """`norm`, that of w, with the subgradient of least norm for its derivative in `w`."""
+        least = jax.lax.stop_gradient(self.nearest(w, jnp.zeros_like(w), jnp.ones((), w.dtype)))
+        along = jnp.sum(w * least)
+        return jax.lax.stop_gradient(norm) + (along - jax.lax.stop_gradient(along))
+
     def with_lam(self, lam: Any) -> Self:
         return dataclasses.replace(self, lam=lam)  # type: ignore[type-var]
 
@@ -115,12 +128,6 @@ class Norm(Joint):
         return jnp.all((lam >= 0) & jnp.isfinite(lam))
 
 
-def with_gradient(value: Array, gradient: Array, w: Array) -> Array:
-    """`value`, with `gradient` for its derivative in `w`."""
-    along = jnp.sum(w * jax.lax.stop_gradient(gradient))
-    return value + (along - jax.lax.stop_gradient(along))
-
-
 @node
 class LInf(Norm):
     """lam * max |w|, of all entries of an array.
@@ -144,8 +151,7 @@ class LInf(Norm):
         set_strength(self)
 
     def norm(self, w: Array) -> Array:
-        least = self.leaf_nearest(w, jnp.zeros_like(w), jnp.ones((), w.dtype))
-        return with_gradient(jnp.max(jnp.abs(jax.lax.stop_gradient(w)), initial=0.0), least, w)
+        return self.with_subgradient(jnp.max(jnp.abs(w), initial=0.0), w)
 
     def dual(self, u: Array) -> Array:
         return jnp.sum(jnp.abs(u))
@@ -153,8 +159,7 @@ class LInf(Norm):
     def leaf_prox(self, v: Array, step: Array) -> Array:
         return prox.clip_to_total(v.ravel(), self.total(step, v)).reshape(v.shape)
 
-    def leaf_nearest(self, w: Array, u: Array, lam: Array | None = None) -> Array:
-        lam = self.strength(w) if lam is None else lam
+    def nearest(self, w: Array, u: Array, lam: Array) -> Array:
         size = jnp.abs(w)
         top = (size == jnp.max(size, initial=0.0)) & (size > 0)
         along = u * jnp.sign(w)  # on the face: the simplex of the largest entries
@@ -204,9 +209,7 @@ class SLOPE(Norm):
         return lams
 
     def norm(self, w: Array) -> Array:
-        weights = self.weights(w)
-        value = jnp.sum(weights * -jnp.sort(-jnp.abs(jax.lax.stop_gradient(w))))
-        return with_gradient(value, self._nearest(w, jnp.zeros_like(w), weights), w)
+        return self.with_subgradient(jnp.sum(self.weights(w) * -jnp.sort(-jnp.abs(w))), w)
 
     def dual(self, u: Array) -> Array:
         return jnp.max(jnp.cumsum(-jnp.sort(-jnp.abs(u))) / jnp.cumsum(self.weights(u)), initial=0.0)
@@ -218,11 +221,9 @@ class SLOPE(Norm):
         w = jnp.zeros_like(v).at[order].set(jnp.maximum(decreasing(pulled), 0.0))
         return jnp.where(v < 0, -w, w)
 
-    def leaf_nearest(self, w: Array, u: Array) -> Array:
-        return self._nearest(w, u, self.strength(w) * self.weights(w))
-
-    def _nearest(self, w: Array, u: Array, lams: Array) -> Array:
+    def nearest(self, w: Array, u: Array, lam: Array) -> Array:
         """On each block of equal magnitudes, the projection onto the permutahedron of its weights."""
+        lams = lam * self.weights(w)
         sign = jnp.where(w == 0, jnp.where(u < 0, -1.0, 1.0), jnp.sign(w)).astype(w.dtype)
         order = jnp.lexsort((-sign * u, -jnp.abs(w)))
         size, x = jnp.abs(w)[order], (sign * u)[order]
@@ -263,8 +264,7 @@ class TotalVariation(Norm):
         set_strength(self)
 
     def norm(self, w: Array) -> Array:
-        least = self._nearest(w, jnp.zeros_like(w), jnp.ones((), w.dtype))
-        return with_gradient(jnp.sum(jnp.abs(jnp.diff(jax.lax.stop_gradient(w)))), least, w)
+        return self.with_subgradient(jnp.sum(jnp.abs(jnp.diff(w))), w)
 
     def dual(self, u: Array) -> Array:
         sums = jnp.cumsum(u)
@@ -275,10 +275,7 @@ class TotalVariation(Norm):
         t = jnp.minimum(self.total(step, v), 2 * jnp.sum(jnp.abs(v)))  # from there on all is constant
         return fused(v, jnp.broadcast_to(t, (v.shape[0] - 1,)))
 
-    def leaf_nearest(self, w: Array, u: Array) -> Array:
-        return self._nearest(w, u, self.strength(w))
-
-    def _nearest(self, w: Array, u: Array, lam: Array) -> Array:
+    def nearest(self, w: Array, u: Array, lam: Array) -> Array:
         """The ends of constant pieces pull on them; within, the fused map gives the projection."""
         jump = jnp.sign(jnp.diff(w))
         none = jnp.zeros(1, w.dtype)
@@ -312,7 +309,7 @@ class NuclearNorm(Norm):
 
     def norm(self, w: Array) -> Array:
         s = jnp.linalg.svd(_matrix(jax.lax.stop_gradient(w)), compute_uv=False)
-        return with_gradient(jnp.sum(s), self._nearest(w, jnp.zeros_like(w), jnp.ones((), w.dtype)), w)
+        return self.with_subgradient(jnp.sum(s), w)
 
     def dual(self, u: Array) -> Array:
         return jnp.max(jnp.linalg.svd(_matrix(u), compute_uv=False), initial=0.0)
@@ -323,10 +320,7 @@ class NuclearNorm(Norm):
             U * jnp.maximum(s - self.total(step, v), 0.0)[None, :], V, precision=jax.lax.Precision.HIGHEST
         )
 
-    def leaf_nearest(self, w: Array, u: Array) -> Array:
-        return self._nearest(w, u, self.strength(w))
-
-    def _nearest(self, w: Array, u: Array, lam: Array) -> Array:
+    def nearest(self, w: Array, u: Array, lam: Array) -> Array:
         """lam * U V' plus, off the rows and columns that w spans, what of u the spectral ball of radius lam holds."""
         U, s, V = jnp.linalg.svd(_matrix(w), full_matrices=False)
         spanned = s > eps(w.dtype) * max(w.shape) * jnp.max(s, initial=0.0)

@@ -79,15 +79,7 @@ def _fused(v: Array, weights: Array) -> Array:
         x, a, b, left, right, (a_low, b_low), (a_high, b_high) = carry
         lam, following = at
 
-        def low_inside(state: Any) -> Array:
-            lo, slope, offset = state
-            return (lo <= right) & ~(slope * x[lo] + offset > -lam)
-
-        def low_step(state: Any) -> Any:
-            lo, slope, offset = state
-            return lo + 1, slope + a[lo], offset + b[lo]
-
-        lo, slope_low, offset_low = jax.lax.while_loop(low_inside, low_step, (left, a_low, b_low))
+        lo, slope_low, offset_low = _until(x, a, b, left, right, (a_low, b_low), -lam)
 
         def high_inside(state: Any) -> Array:
             hi, slope, offset = state
@@ -118,15 +110,7 @@ def _fused(v: Array, weights: Array) -> Array:
         ends = jax.tree.map(lambda first, rest: jnp.concatenate([first, rest]), ends, more)
     x, a, b, left, right, (slope, offset), _ = carry
 
-    def inside(state: Any) -> Array:
-        lo, slope, offset = state
-        return (lo <= right) & ~(slope * x[lo] + offset > 0)
-
-    def step(state: Any) -> Any:
-        lo, slope, offset = state
-        return lo + 1, slope + a[lo], offset + b[lo]
-
-    _, slope, offset = jax.lax.while_loop(inside, step, (left, slope, offset))
+    _, slope, offset = _until(x, a, b, left, right, (slope, offset), jnp.zeros_like(lam))
     last = -offset / slope
 
     def backward(following: Array, ends: Any) -> Any:
@@ -136,3 +120,17 @@ def _fused(v: Array, weights: Array) -> Array:
 
     _, rest = jax.lax.scan(backward, last, ends, reverse=True)
     return jnp.append(rest, last)
+
+
+def _until(x: Array, a: Array, b: Array, lo: Array, end: Array, line: Any, level: Array) -> tuple[Array, Array, Array]:
+    """The first knot, from `lo` on, at which the increasing function exceeds `level`, and its line before it."""
+
+    def below(state: Any) -> Array:
+        lo, slope, offset = state
+        return (lo <= end) & ~(slope * x[lo] + offset > level)
+
+    def step(state: Any) -> Any:
+        lo, slope, offset = state
+        return lo + 1, slope + a[lo], offset + b[lo]
+
+    return jax.lax.while_loop(below, step, (lo, *line))

@@ -5,15 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from l1jax import prox
-from l1jax._arrays import eps
+from l1jax._arrays import ABOVE_0, LARGEST, eps, set_hyperparameter
 from l1jax._node import node
-from l1jax.penalties.base import Elementwise, Strengthless, set_hyperparameter, stacked
+from l1jax.penalties.base import Elementwise, Strengthless, stacked
+from l1jax.penalties.combinators import Bounds
+from l1jax.penalties.elementwise import NoPenalty
 from l1jax.penalties.norms import Joint
-from l1jax.penalties.terms import Terms, fit
+from l1jax.penalties.terms import Terms
 
 
 class _Set(Strengthless, Joint):
@@ -104,7 +105,7 @@ class L1Ball(_Set):
     radius: Any = 1.0
 
     def __post_init__(self) -> None:
-        set_hyperparameter(self, "radius", np.nextafter(0, 1), float(np.finfo(float).max), "a number above 0")
+        set_hyperparameter(self, "radius", ABOVE_0, LARGEST, "a number above 0")
 
     def project_leaf(self, v: Array) -> Array:
         return (v.ravel() - prox.clip_to_total(v.ravel(), self._radius(v))).reshape(v.shape)
@@ -139,7 +140,7 @@ class Simplex(_Set):
     radius: Any = 1.0
 
     def __post_init__(self) -> None:
-        set_hyperparameter(self, "radius", np.nextafter(0, 1), float(np.finfo(float).max), "a number above 0")
+        set_hyperparameter(self, "radius", ABOVE_0, LARGEST, "a number above 0")
 
     def project_leaf(self, v: Array) -> Array:
         least = prox.level(v.ravel(), self._radius(v))
@@ -177,12 +178,13 @@ class Box(Strengthless, Elementwise):
     upper: Any = jnp.inf
 
     def __post_init__(self) -> None:
-        set_hyperparameter(self, "lower", -np.inf, np.inf, "numbers")
-        set_hyperparameter(self, "upper", -np.inf, np.inf, "numbers")
-        lower, upper = (np.asarray(a) if not isinstance(a, jax.core.Tracer) else None for a in (self.lower, self.upper))
-        if lower is not None and upper is not None and lower.dtype != object and not np.all(lower <= upper):
-            raise ValueError(f"lower, upper: want lower <= upper, got {self.lower} and {self.upper}")
+        checked = self._bounds
+        object.__setattr__(self, "lower", checked.lower)
+        object.__setattr__(self, "upper", checked.upper)
+
+    @property
+    def _bounds(self) -> Bounds:
+        return Bounds(NoPenalty(), self.lower, self.upper)
 
     def terms(self, w: Any) -> list[Terms]:
-        leaves = jax.tree.leaves(w)
-        return [Terms.of(leaf).clipped(fit(self.lower, leaf), fit(self.upper, leaf)) for leaf in leaves]
+        return self._bounds.terms(w)
