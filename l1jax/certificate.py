@@ -158,21 +158,29 @@ def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool
         along_intercept = jnp.sum(v) if form.intercept else jnp.zeros_like(b)
         return jnp.sqrt(jnp.sum(g**2) + along_intercept**2), jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
 
+    def uphill(eta: Array, loss: Array) -> Array:
+        """Where columns nearly coincide, a step that rounding leads far away may still lessen the slopes."""
+        return ~(form.loss.value(eta, form.y, form.s) <= loss * (1 + 8 * eps(loss.dtype)))
+
     def unfinished(carry: Any) -> Array:
         _, (g, size), moving, k = carry
         return moving & (g > eps(g.dtype) * size) & (k < 50)
 
     def body(carry: Any) -> Any:
         (z, b, eta), (g, size), _, k = carry
+        loss = form.loss.value(eta, form.y, form.s)
         v = form.loss.gradient(eta, form.y, form.s)
         w = form.loss.curvature(eta, form.y, form.s)
         w = jnp.where(form.s > 0, jnp.maximum(w, 1e-6 * jnp.max(w)), 0.0)  # saturated rows
         db, dz, deta = least_squares(form, mask, w, -per_weight(v, w))
 
-        t = shortened(lambda t: slopes(eta + t * deta)[0] >= g, 4.0, jnp.ones_like(b))
+        def too_long(t: Array) -> Array:
+            return (slopes(eta + t * deta)[0] >= g) | uphill(eta + t * deta, loss)
+
+        t = shortened(too_long, 4.0, jnp.ones_like(b))
         moved = (z + t * dz, b + t * db, eta + t * deta)
         new = slopes(moved[2])
-        better = new[0] < g
+        better = (new[0] < g) & ~uphill(moved[2], loss)
         keep = jax.tree.map(lambda a, old: jnp.where(better, a, old), (moved, new), ((z, b, eta), (g, size)))
         return *keep, better, k + 1
 
