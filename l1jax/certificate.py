@@ -105,7 +105,7 @@ def _rounding(form: StandardForm, z: Array, b: Array, eta: Array, v: Array, obje
 
 def dual_bound(form: StandardForm, penalty: Any, z: Array, v: Array, u: Array, equalities: bool) -> Array:
     """A lower bound of the minimum, from v (n,), minus the loss's gradient (summing to 0) at z, and u = X'v."""
-    rounding = 64 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
+    rounding = 64 * eps(u.dtype) * jnp.sqrt(jnp.sum(v * per_weight(v, form.s))) * form.design.norm
     reach = jnp.abs(z)
     if equalities:
         v, u, moved = _project(form, penalty, v, u, rounding)
@@ -118,7 +118,8 @@ def dual_bound(form: StandardForm, penalty: Any, z: Array, v: Array, u: Array, e
     bound = jnp.max(-scaled - conjugate) - 2 * jnp.sum(jnp.abs(excess) * reach)
     if equalities and not form.loss.attained:  # nothing is left of v but the trivial bound 0: separable classes
         bound = jnp.where(jnp.all(v == 0) & jnp.any(penalty.free(z)), -jnp.inf, bound)
-    return jnp.where(jnp.max(jnp.abs(excess)) <= rounding, bound, jnp.where(jnp.isnan(bound), bound, -jnp.inf))
+    feasible = jnp.all(jnp.abs(excess) <= rounding)
+    return jnp.where(feasible, bound, jnp.where(jnp.isnan(bound), bound, -jnp.inf))
 
 
 def _project(form: StandardForm, penalty: Any, v: Array, u: Array, rounding: Array) -> tuple[Array, Array, Array]:
@@ -126,7 +127,7 @@ def _project(form: StandardForm, penalty: Any, v: Array, u: Array, rounding: Arr
 
     def unfinished(carry: Any) -> Array:
         _, u, _, _, k = carry
-        return (k == 0) | ((jnp.max(jnp.abs(penalty.excess(u))) > rounding / 8) & (k < 6))
+        return (k == 0) | (jnp.any(jnp.abs(penalty.excess(u)) > rounding / 8) & (k < 6))
 
     def body(carry: Any) -> Any:
         v, u, moved, mask, k = carry
@@ -150,11 +151,12 @@ def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool
             b, eta = b + move, eta + move
         return z, b, eta
     mask = penalty.free(z)
+    unit = jnp.where(form.design.norm > 0, form.design.norm, 1.0)
 
     def slopes(eta: Array) -> tuple[Array, Array]:
         """The norm of the gradient along the block, and that of the residual, its natural size."""
         v = form.loss.gradient(eta, form.y, form.s)
-        g = jnp.where(mask, form.design.tdot(v), 0.0)
+        g = jnp.where(mask, form.design.tdot(v) / unit, 0.0)
         along_intercept = jnp.sum(v) if form.intercept else jnp.zeros_like(b)
         return jnp.sqrt(jnp.sum(g**2) + along_intercept**2), jnp.sqrt(jnp.sum(v * per_weight(v, form.s)))
 
@@ -209,16 +211,17 @@ def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> t
     Source: Björck (1996), "Numerical Methods for Least Squares Problems", algorithm 7.4.1 (CGLS).
     """
     total = jnp.sum(w)
+    unit = jnp.where(form.design.norm > 0, form.design.norm, 1.0)  # of the columns, which may have one scale
 
     def mean(x: Array) -> Array:
         return jnp.sum(w * x) / total if form.intercept else jnp.zeros_like(total)
 
     def columns(c: Array) -> Array:
-        fitted = form.design.dot(c)
+        fitted = form.design.dot(c / unit)
         return fitted - mean(fitted)
 
     def slopes(r: Array) -> Array:
-        return jnp.where(mask, form.design.tdot(w * r), 0.0)
+        return jnp.where(mask, form.design.tdot(w * r) / unit, 0.0)
 
     def unfinished(carry: Any) -> Array:
         *_, going, k = carry
@@ -244,7 +247,7 @@ def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> t
     g = slopes(residual)
     gamma = jnp.sum(g**2)
     start = (jnp.zeros_like(g), residual, g, g, gamma, rr, gamma > tiny, jnp.zeros((), jnp.int32))
-    c, *_ = jax.lax.while_loop(unfinished, body, start)
+    c = jax.lax.while_loop(unfinished, body, start)[0] / unit
     fitted = form.design.dot(c)
     b = mean(target - fitted)
     return b, c, fitted + b
