@@ -66,6 +66,8 @@ class StandardForm:
     def from_raw(self, coef: Array, intercept: Array) -> tuple[Array, Array]:
         """The point (z, b) at coefficients and an intercept in the units of X."""
         z = coef * self.design.scale
+        if self.standardize:  # the coefficient of a constant column is 0
+            z = jnp.where(self.design.norm > 0, z, 0.0)
         return z, intercept + jnp.sum(coef * self.design.center) - self.null_intercept
 
 
