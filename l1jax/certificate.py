@@ -113,7 +113,7 @@ def _rounding(form: StandardForm, z: Array, b: Array, eta: Array, v: Array, obje
 
 def dual_bound(form: StandardForm, penalty: Any, z: Array, v: Array, u: Array, equalities: bool) -> Array:
     """A lower bound of the minimum, from v, minus the loss's gradient (summing to 0) at z, and u = X'v."""
-    rounding = 64 * eps(u.dtype) * size(v, form.s)
+    rounding = 64 * eps(u.dtype) * size(v, form.s) * along(form.design.norm, u)
     reach = jnp.abs(z)
     if equalities:
         v, u, moved = _project(form, penalty, v, u, rounding)
@@ -126,7 +126,8 @@ def dual_bound(form: StandardForm, penalty: Any, z: Array, v: Array, u: Array, e
     bound = jnp.max(-scaled - conjugate) - 2 * jnp.sum(jnp.abs(excess) * reach)
     if equalities and not form.loss.attained:  # nothing is left of v but the trivial bound 0: separable classes
         bound = jnp.where(jnp.all(v == 0) & jnp.any(penalty.free(z)), -jnp.inf, bound)
-    return jnp.where(jnp.max(jnp.abs(excess)) <= rounding, bound, jnp.where(jnp.isnan(bound), bound, -jnp.inf))
+    feasible = jnp.all(jnp.abs(excess) <= rounding)
+    return jnp.where(feasible, bound, jnp.where(jnp.isnan(bound), bound, -jnp.inf))
 
 
 def _project(form: StandardForm, penalty: Any, v: Array, u: Array, rounding: Array) -> tuple[Array, Array, Array]:
@@ -134,7 +135,7 @@ def _project(form: StandardForm, penalty: Any, v: Array, u: Array, rounding: Arr
 
     def unfinished(carry: Any) -> Array:
         _, u, _, _, k = carry
-        return (k == 0) | ((jnp.max(jnp.abs(penalty.excess(u))) > rounding / 8) & (k < 6))
+        return (k == 0) | (jnp.any(jnp.abs(penalty.excess(u)) > rounding / 8) & (k < 6))
 
     def body(carry: Any) -> Any:
         v, u, moved, mask, k = carry
@@ -163,9 +164,13 @@ def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool
     def slopes(eta: Array) -> tuple[Array, Array]:
         """The norm of the gradient along the block, and that of the residual, its natural size."""
         v = form.loss.gradient(eta, form.y, form.s)
-        g = jnp.where(mask, form.design.tdot(v), 0.0)
+        g = jnp.where(mask, form.design.tdot(v) / form.lengths, 0.0)
         sums = jnp.sum(v, axis=0) if form.intercept else jnp.zeros_like(b)
         return jnp.sqrt(jnp.sum(g**2) + jnp.sum(sums**2)), size(v, form.s)
+
+    def uphill(eta: Array, loss: Array) -> Array:
+        """Where columns nearly coincide, a step that rounding leads far away may still lessen the slopes."""
+        return ~(form.loss.value(eta, form.y, form.s) <= loss * (1 + 8 * eps(loss.dtype)))
 
     def unfinished(carry: Any) -> Array:
         _, (g, whole), moving, k = carry
@@ -173,11 +178,16 @@ def refit(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bool
 
     def body(carry: Any) -> Any:
         (z, b, eta), (g, whole), _, k = carry
+        loss = form.loss.value(eta, form.y, form.s)
         db, dz, deta = newton_step(form, mask, eta)
-        t = shortened(lambda t: slopes(eta + t * deta)[0] >= g, 4.0, jnp.ones_like(g))
+
+        def too_long(t: Array) -> Array:
+            return (slopes(eta + t * deta)[0] >= g) | uphill(eta + t * deta, loss)
+
+        t = shortened(too_long, 4.0, jnp.ones_like(g))
         moved = (z + t * dz, b + t * db, eta + t * deta)
         new = slopes(moved[2])
-        better = new[0] < g
+        better = (new[0] < g) & ~uphill(moved[2], loss)
         keep = jax.tree.map(lambda a, old: jnp.where(better, a, old), (moved, new), ((z, b, eta), (g, whole)))
         return *keep, better, k + 1
 
@@ -220,11 +230,11 @@ def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> t
         return jnp.sum(w * x, axis=0) / total if form.intercept else jnp.zeros_like(total)
 
     def columns(c: Array) -> Array:
-        fitted = form.design.dot(c)
+        fitted = form.design.dot(c / form.lengths)
         return fitted - mean(fitted)[None]
 
     def slopes(r: Array) -> Array:
-        return jnp.where(mask, form.design.tdot(w * r), 0.0)
+        return jnp.where(mask, form.design.tdot(w * r) / form.lengths, 0.0)
 
     def unfinished(carry: Any) -> Array:
         *_, going, k = carry
@@ -250,7 +260,7 @@ def least_squares(form: StandardForm, mask: Array, w: Array, target: Array) -> t
     g = slopes(residual)
     gamma = jnp.sum(g**2)
     start = (jnp.zeros_like(g), residual, g, g, gamma, rr, gamma > tiny, jnp.zeros((), jnp.int32))
-    c, *_ = jax.lax.while_loop(unfinished, body, start)
+    c = jax.lax.while_loop(unfinished, body, start)[0] / form.lengths
     fitted = form.design.dot(c)
     b = mean(target - fitted)
     return b, c, fitted + b[None]

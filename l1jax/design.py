@@ -49,10 +49,9 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scal
     """
     # Sums over rows, not products: they fuse with what they sum, and lose fewer digits in float32.
     w = s[:, None]
-    largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=0)
-    if one_scale:
-        largest = jnp.full_like(largest, jnp.max(largest))
-    unit = _power_of_two(largest)  # before anything is squared: 1e20 squares to infinity in float32
+    largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=0)  # constancy is a column's own, whatever the unit
+    # A unit before anything is squared: 1e20 squares to infinity in float32.
+    unit = _power_of_two(jnp.full_like(largest, jnp.max(largest)) if one_scale else largest)
     X = X / unit[None, :]
     mean = jnp.sum(X * w, axis=0)
     mean = mean + jnp.sum((X - mean[None, :]) * w, axis=0)  # a second pass wins back the rounding

@@ -51,6 +51,11 @@ class StandardForm:
         return along(self.design.scale, self.start[0])
 
     @property
+    def lengths(self) -> Array:
+        """The norms of the columns, over z; 1 for a column of zeros."""
+        return along(jnp.where(self.design.norm > 0, self.design.norm, 1.0), self.start[0])
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(n, p)"""
         p, n = self.design.XT.shape
@@ -79,7 +84,10 @@ class StandardForm:
 
     def from_raw(self, coef: Array, intercept: Array) -> tuple[Array, Array]:
         """The point (z, b) at coefficients and an intercept in the units of X."""
-        return coef * self.scale, intercept + self._at_center(coef) - self.null_intercept
+        z = coef * self.scale
+        if self.standardize:  # the coefficient of a constant column is 0
+            z = jnp.where(along(self.design.norm, z) > 0, z, 0.0)
+        return z, intercept + self._at_center(coef) - self.null_intercept
 
     def _at_center(self, coef: Array) -> Array:
         return jnp.sum(coef * along(self.design.center, coef), axis=0)

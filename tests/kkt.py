@@ -50,7 +50,7 @@ class Oracle:
         constant = sd <= eps * np.max(np.abs(self.X), axis=0)
         a = np.where(constant, 1, sd) if standardize else np.ones(p, LONG)
         l1, l2, self.lower, self.upper = (np.broadcast_to(v, p).astype(LONG) for v in (l1, l2, lower, upper))
-        self.l1, self.l2 = l1 * a, l2 * a**2
+        self.a, self.l1, self.l2 = a, l1 * a, l2 * a**2
         if standardize:
             self.lower, self.upper = np.where(constant, 0, self.lower), np.where(constant, 0, self.upper)
         self.scale = np.where(constant, 1, sd) if fit_intercept else np.sqrt(self.s @ self.X**2)

@@ -19,8 +19,10 @@ def shift(loss: Any, eta: Array, y: Array, s: Array) -> Array:
     eta, y, s = jax.lax.stop_gradient((eta, y, s))
     loss = jax.lax.stop_gradient(loss)
 
-    def slope(b: Array) -> Array:
-        return jnp.sum(loss.gradient(eta + b[None], y, s), axis=0)
+    def slope(b: Array) -> tuple[Array, Array]:
+        """And what counts as 0 there: far from the minimum gradients may be larger by any factor, so not elsewhere."""
+        gradient = loss.gradient(eta + b[None], y, s)
+        return jnp.sum(gradient, axis=0), eps(eta.dtype) / 4 * jnp.sum(jnp.abs(gradient), axis=0)
 
     def unfinished(carry: Any) -> Array:
         *_, going, k = carry
@@ -36,15 +38,14 @@ def shift(loss: Any, eta: Array, y: Array, s: Array) -> Array:
         good = (h > 0) & (b + newton > low) & (b + newton < high) & (~bracketed | (jnp.abs(newton) <= last / 2))
         onward = b - jnp.sign(g) * 2 * jnp.where(jnp.isfinite(last), jnp.maximum(last, 1.0), 1.0)
         new = jnp.where(good, b + newton, jnp.where(bracketed, middle, onward))
-        g = slope(new)
+        g, tiny = slope(new)
         better = jnp.abs(g) < jnp.abs(least)
         best, least = jnp.where(better, new, best), jnp.where(better, g, least)
         going = (jnp.abs(g) > tiny) & (new != b)
         return new, g, low, high, jnp.abs(new - b), (best, least), going, k + 1
 
     start = jnp.zeros_like(jnp.sum(eta, axis=0))
-    g = slope(start)
-    tiny = eps(eta.dtype) / 4 * jnp.sum(jnp.abs(loss.gradient(eta, y, s)), axis=0)
+    g, tiny = slope(start)
     far = jnp.inf + 0 * start
     carry = (start, g, -far, far, far, (start, g), jnp.abs(g) > tiny, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, body, carry)[5][0]
