@@ -18,7 +18,7 @@ from mixtures import AnyJoint, AnyLoss, AnyNonconvex, batched, one_of
 import l1jax
 
 BATCH = 24
-FEW_STEPS = 300  # of hostile problems, some of which would take the solver's patience to the end of the default
+FEW_STEPS = 100  # of hostile problems: to the end of the default their solution may take minutes
 TIMES = int(os.environ.get("L1JAX_FUZZ", "1"))
 LABELS = [2, 0, 0, 1, 1, 1, 2, 3]
 
@@ -51,7 +51,6 @@ CURVES = {
     "half": lambda v: l1jax.LHalf(v["lam"]),
     "log sum": lambda v: l1jax.LogSum(v["lam"], v["shape"]),
 }
-ROWWISE = tuple(LOSSES)[:8]
 NEWTON = ("poisson", "gamma", "negative binomial", "huber", "squared hinge")  # of those that are in no other fuzz
 NORMS = tuple(JOINT)[:6]
 
@@ -80,8 +79,8 @@ SETTINGS = [
     Setting(("quantile",), ()),
     Setting(("cox",), (), fit_intercept=False),
     Setting(("squared",), NORMS, dtype=np.float32),
-    Setting(("logistic", "poisson", "huber"), NORMS),
-    Setting(("squared", "logistic"), ("total variation",)),
+    Setting(("logistic", "poisson"), NORMS),
+    Setting(("squared",), ("total variation",)),
     Setting(("squared",), tuple(CURVES)),
     Setting(("logistic",), tuple(CURVES), fit_intercept=False, dtype=np.float32),
 ]
@@ -339,6 +338,8 @@ def verdict(setting, values, start, found):
 
 
 def check_claims(setting, knobs, seed):
+    if setting.losses[0].startswith("cox"):  # whose free coefficients take long to fit
+        knobs = knobs._replace(factors=knobs.factors.replace("0", ""))
     rng = np.random.default_rng(seed)
     with np.errstate(all="ignore"):  # some overflow
         drawn = [draw(setting, knobs, rng) for _ in range(BATCH)]
