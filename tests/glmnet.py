@@ -10,26 +10,26 @@ import l1jax
 FOLDER = Path(__file__).parent / "data"
 FIXTURE = json.loads((FOLDER / "glmnet.json").read_text())
 DATA = {name: np.array(values, float) for name, values in FIXTURE["data"].items()}
-P = DATA["X"].shape[1]
+N, P = DATA["X"].shape
 
 
-def named(name):
-    return None if name is None else DATA[name]
+def named(name, otherwise=None):
+    return otherwise if name is None else DATA[name]
 
 
-def solved(case, loss, penalty):
-    """Our path for a case, at glmnet's strengths: certified, and near enough for seven digits of the coefficients."""
+def solved(case, loss, penalty, tol=1e-13):
+    """Our certified path for a case. It always has weights and an offset: programs are compiled by structure."""
     problem = l1jax.Problem(
         DATA["X"],
         DATA[case["y"]],
         loss=loss,
         penalty=penalty,
-        sample_weight=named(case["weights"]),
-        offset=named(case["offset"]),
+        sample_weight=named(case["weights"], np.ones(N)),
+        offset=named(case["offset"], np.zeros(N)),
         fit_intercept=case["fit_intercept"],
         standardize=case["standardize"],
     )
-    found = l1jax.path(problem, lams=case["lams"], tol=1e-13)
+    found = l1jax.path(problem, lams=case["lams"], tol=tol)
     assert np.all(found.converged)
     return found
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from glmnet import DATA, FIXTURE, FOLDER, P, agree, named, solved
+from glmnet import DATA, FIXTURE, FOLDER, N, P, agree, named, solved
 
 import l1jax
 
@@ -28,11 +28,12 @@ def cox(case, ties="breslow"):
 def test_paths_are_glmnets(name):
     case = CASES[name]
     loss = cox(case) if case["family"] == "cox" else LOSSES[case["family"]]
-    factors = np.ones(P) if case["factors"] is None else DATA[case["factors"]]
+    factors = named(case["factors"], np.ones(P))
     # One structure for all: programs are compiled by it.
     penalty = l1jax.Factors(l1jax.ElasticNet(1.0, case["alpha"]), factors)
     penalty = l1jax.Bounds(penalty, np.full(P, case["lower"]), np.full(P, case["upper"]))
-    agree(solved(case, loss, penalty), case)
+    # Cox has no gap: its tolerance is that of the fixed-point residual, as small as the coefficients' own error.
+    agree(solved(case, loss, penalty, tol=1e-9 if case["family"] == "cox" else 1e-13), case)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -41,7 +42,7 @@ def test_partial_likelihoods_are_coxphs(name):
     case = LIKELIHOODS[name]
     X, y, betas = (jnp.asarray(a) for a in (DATA["X"], DATA[case["y"]], DATA["betas"]))
     loss = cox(case, case["ties"])
-    weights = np.ones(len(y)) if case["weights"] is None else DATA[case["weights"]]
+    weights = named(case["weights"], np.ones(N))
     s = jnp.asarray(weights / weights.sum())
 
     def facts(beta):
@@ -64,22 +65,23 @@ def test_partial_likelihoods_are_coxphs(name):
     np.testing.assert_allclose(total * hessian, case["information"], rtol=0, atol=1e-12 * scale)
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_cox_ridges_are_coxphs(name):
-    """Efron's ties and late entries at the times of others' events, which glmnet leaves us to ask survival for."""
+@pytest.mark.parametrize("name", ["efron", "efron, weights", "efron, late entries"])
+def test_cox_ridges_after_efron_are_coxphs(name):
+    """What glmnet leaves us to ask survival for, with late entries at the times of others' events."""
     case = LIKELIHOODS[name]
-    weights = np.ones(len(DATA["X"])) if case["weights"] is None else DATA[case["weights"]]
+    weights = named(case["weights"], np.ones(N))
     problem = l1jax.Problem(
         DATA["X"],
         DATA[case["y"]],
-        loss=cox(case, case["ties"]),
+        loss=l1jax.Cox(DATA["event"], named(case["start"], np.zeros(N)), case["ties"]),
         penalty=l1jax.ElasticNet(1.0, 0.0),
         sample_weight=weights,
         fit_intercept=False,
     )
-    found = l1jax.path(problem, lams=np.array(case["thetas"]) / weights.sum(), tol=1e-12)
+    found = l1jax.path(problem, lams=np.array(case["thetas"][1:]) / weights.sum(), tol=1e-10)
     assert np.all(found.converged)
-    np.testing.assert_allclose(found.coef, case["coef"], rtol=0, atol=1e-8 * np.abs(case["coef"]).max())
+    coef = np.array(case["coef"][1:])
+    np.testing.assert_allclose(found.coef, coef, rtol=0, atol=1e-7 * np.abs(coef).max())
 
 
 def near(found, want, where):
