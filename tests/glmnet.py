@@ -25,7 +25,7 @@ def solved(case, loss, penalty, tol=1e-13):
         loss=loss,
         penalty=penalty,
         sample_weight=named(case["weights"], np.ones(N)),
-        offset=named(case["offset"], np.zeros(N)),
+        offset=named(case["offset"], np.zeros((N, *np.shape(case["coef"])[2:]))),
         fit_intercept=case["fit_intercept"],
         standardize=case["standardize"],
     )

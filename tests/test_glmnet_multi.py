@@ -19,7 +19,8 @@ def test_paths_are_glmnets(name):
     case = CASES[name]
     loss = l1jax.Multinomial(K) if case["family"] == "multinomial" else l1jax.MultiSquared()
     by_group = l1jax.GroupLasso(1.0, range(P), weights=np.ones(P))
-    agree(solved(case, loss, by_group if case["grouped"] else l1jax.ElasticNet(1.0, case["alpha"])), case)
+    penalty = by_group if case["grouped"] else l1jax.ElasticNet(1.0, case["alpha"])
+    agree(solved(case, loss, penalty, tol=1e-14), case)  # a gap of 1e-13 leaves the elastic net 8e-7 away
 
 
 def test_several_responses_under_l1_are_one_lasso_each():
