@@ -40,7 +40,7 @@ class Logistic(_Labels):
     All are accurate for |eta| to 1e4 and beyond.
 
     Source: Friedman, Hastie, Tibshirani (2010), "Regularization paths for generalized linear models via
-    coordinate descent", J. Stat. Software 33(1), eq. 13.
+    coordinate descent", J. Stat. Software 33(1), section 3.
 
     >>> import jax.numpy as jnp
     >>> Logistic().value(jnp.array([0.0, 1e4]), jnp.array([0.0, 1.0]), jnp.array([0.5, 0.5]))
@@ -81,8 +81,8 @@ class SquaredHinge(_Labels, Rowwise):
     share of y = 1 of which eta is the best predictor. The link, 2*mu - 1, is its inverse for |eta| <= 1.
 
     Source: Chang, Hsieh, Lin (2008), "Coordinate descent method for large-scale L2-loss linear support vector
-    machines", JMLR 9, eq. 2, halved; the mean: Zhang (2004), "Statistical behavior and consistency of classification
-    methods based on convex risk minimization", Ann. Statist. 32(1), section 3.
+    machines", JMLR 9, the L2-SVM of section 1, halved; the mean: Zhang (2004), "Statistical behavior and consistency
+    of classification methods based on convex risk minimization", Ann. Statist. 32(1).
 
     >>> import jax.numpy as jnp
     >>> SquaredHinge().value(jnp.array([0.0, 1e4]), jnp.array([0.0, 1.0]), jnp.array([0.5, 0.5]))

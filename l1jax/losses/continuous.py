@@ -32,7 +32,7 @@ class Squared(_Residual):
 
     y: any real numbers. Gradient s*(eta - y), curvature s, conjugate sum v*y + v^2/(2*s), identity link.
 
-    Source: Tibshirani (1996), "Regression shrinkage and selection via the lasso", JRSS B 58(1), eq. 1, halved.
+    Source: Tibshirani (1996), "Regression shrinkage and selection via the lasso", JRSS B 58(1), halved.
 
     >>> import jax.numpy as jnp
     >>> Squared().value(jnp.array([1.0, 2.0]), jnp.array([0.0, 0.0]), jnp.array([0.5, 0.5]))
@@ -92,7 +92,7 @@ class Huber(_Residual, Rowwise):
     conjugate sum v*y + v^2/(2*s) for |v/s| <= delta, else infinite; identity link. Raises ValueError for a delta that
     is not above 0.
 
-    Source: Huber (1964), "Robust estimation of a location parameter", Ann. Math. Statist. 35(1), section 4.
+    Source: Huber (1964), "Robust estimation of a location parameter", Ann. Math. Statist. 35(1).
 
     >>> import jax.numpy as jnp
     >>> Huber(1.0).value(jnp.array([0.5, 10.0]), jnp.array([0.0, 0.0]), jnp.array([0.5, 0.5]))
@@ -142,8 +142,8 @@ class Quantile(_Residual, Rowwise):
     within and 0 beyond, conjugate sum v*y + s*width*a*(2*q - 1 + a) with a = v/s in [-q, 1 - q], else infinite;
     identity link (the q-quantile in the place of the mean). Raises ValueError for q or width outside its range.
 
-    Source: Koenker and Bassett (1978), "Regression quantiles", Econometrica 46(1), eq. 2.1; the smoothing: Fernandes,
-    Guerre, Horta (2021), "Smoothing quantile regressions", J. Bus. Econ. Stat. 39(1), eq. 2.4, with a uniform kernel.
+    Source: Koenker and Bassett (1978), "Regression quantiles", Econometrica 46(1); the smoothing: Fernandes,
+    Guerre, Horta (2021), "Smoothing quantile regressions", J. Bus. Econ. Stat. 39(1), with a uniform kernel.
 
     >>> import jax.numpy as jnp
     >>> loss = Quantile(0.75, width=0.5)

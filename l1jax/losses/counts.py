@@ -48,7 +48,7 @@ class Poisson(_Counts):
     sum s*(u*log(u) - u - y*log(y) + y) with u = y + v/s >= 0, else infinite; log link. Rates of unequal exposure:
     y the counts and `offset` the log exposures.
 
-    Source: McCullagh and Nelder (1989), "Generalized linear models", 2nd ed., section 6.2.
+    Source: McCullagh and Nelder (1989), "Generalized linear models", 2nd ed., chapter 6.
 
     >>> import jax.numpy as jnp
     >>> Poisson().value(jnp.log(jnp.array([2.0, 3.0])), jnp.array([2.0, 0.0]), jnp.array([0.5, 0.5]))  # 0 and 3
@@ -90,7 +90,7 @@ class NegativeBinomial(_Counts):
     m = y + theta: sum s*(a*log(theta) + u*log(u/m) + w*log(w/m) - y*log(y/m) - theta*log(theta/m)), else infinite.
     Raises ValueError for a theta that is not above 0.
 
-    Source: Venables and Ripley (2002), "Modern applied statistics with S", 4th ed., section 7.4.
+    Source: Venables and Ripley (2002), "Modern applied statistics with S", 4th ed.
 
     >>> import jax.numpy as jnp
     >>> loss = NegativeBinomial(1.0)

@@ -16,7 +16,7 @@ class Gamma(Rowwise):
     y: numbers above 0. Gradient s*(1 - y/mu), curvature s*y/mu, conjugate sum v*log(y) + v + s*(1-a)*log(1-a) with
     a = v/s <= 1, else infinite; log link.
 
-    Source: McCullagh and Nelder (1989), "Generalized linear models", 2nd ed., section 8.3.
+    Source: McCullagh and Nelder (1989), "Generalized linear models", 2nd ed., chapter 8.
 
     >>> import jax.numpy as jnp
     >>> value = Gamma().value(jnp.log(jnp.array([2.0, 4.0])), jnp.array([2.0, 1.0]), jnp.array([0.5, 0.5]))

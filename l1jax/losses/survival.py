@@ -43,8 +43,8 @@ class Cox(Loss):
 
     Source: Cox (1972), "Regression models and life-tables", JRSS B 34(2), eq. 12; ties: Breslow (1974), "Covariance
     analysis of censored survival data", Biometrics 30(1); Efron (1977), "The efficiency of Cox's likelihood function
-    for censored data", JASA 72(359), section 5; weights and (start, stop]: Therneau and Grambsch (2000), "Modeling
-    survival data", sections 3.3 and 7.1.
+    for censored data", JASA 72(359); weights and (start, stop]: Therneau and Grambsch (2000), "Modeling
+    survival data", chapter 3.
 
     >>> import jax.numpy as jnp
     >>> loss = Cox(event=[1, 1, 0])

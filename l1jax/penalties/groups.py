@@ -191,8 +191,7 @@ class GroupLasso(_Grouped):
     else infinite. Zero is optimal from max |u_g|_2/weights_g on. Certificate: duality gap. Raises ValueError for
     labels that are no partition, and for negative weights.
 
-    Source: Yuan and Lin (2006), "Model selection and estimation in regression with grouped variables", JRSS B 68(1),
-    eq. 2.1.
+    Source: Yuan and Lin (2006), "Model selection and estimation in regression with grouped variables", JRSS B 68(1).
 
     >>> import jax.numpy as jnp
     >>> GroupLasso(5.0, ["a", "a", "b"], weights=[1.0, 1.0]).prox(jnp.array([6.0, 8.0, 0.5]), 1.0)
@@ -220,7 +219,7 @@ class SparseGroupLasso(_Grouped):
     prox: soft-thresholding, then the group lasso's. Zero is optimal from the largest root t of
     |soft_threshold(u_g, t*l1_ratio)|_2 = t*(1 - l1_ratio)*weights_g on. Certificate: duality gap.
 
-    Source: Simon, Friedman, Hastie, Tibshirani (2013), "A sparse-group lasso", J. Comput. Graph. Stat. 22(2), eq. 3.
+    Source: Simon, Friedman, Hastie, Tibshirani (2013), "A sparse-group lasso", J. Comput. Graph. Stat. 22(2).
 
     >>> import jax.numpy as jnp
     >>> SparseGroupLasso(1.0, [0, 0, 1], l1_ratio=0.5, weights=[1.0, 1.0]).prox(jnp.array([3.5, 0.4, 0.75]), 1.0)

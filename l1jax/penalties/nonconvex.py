@@ -64,8 +64,7 @@ class MCP(Nonconvex):
     Zero is stationary from max |u| on. No certificate: gap is NaN, and `converged` speaks of the stationarity.
     `Factors` multiply lam. Raises ValueError for negative lam, or gamma that is not above 0.
 
-    Source: Zhang (2010), "Nearly unbiased variable selection under minimax concave penalty", Ann. Statist. 38(2),
-    eq. 2.1.
+    Source: Zhang (2010), "Nearly unbiased variable selection under minimax concave penalty", Ann. Statist. 38(2).
 
     >>> import jax.numpy as jnp
     >>> MCP(1.0, gamma=3.0).prox(jnp.array([-1.0, 2.0, 4.0]), 1.0).round(4)
@@ -108,7 +107,7 @@ class SCAD(Nonconvex):
     `converged` speaks of the stationarity. `Factors` multiply lam.
 
     Source: Fan and Li (2001), "Variable selection via nonconcave penalized likelihood and its oracle properties", JASA
-    96(456), eq. 2.7.
+    96(456).
 
     >>> import jax.numpy as jnp
     >>> SCAD(1.0, gamma=3.5).prox(jnp.array([-1.5, 3.0, 5.0]), 1.0).round(4)
@@ -150,7 +149,7 @@ class L0(Nonconvex):
     squares fit has. `Factors` multiply lam.
 
     Source: Blumensath and Davies (2008), "Iterative thresholding for sparse approximations", J. Fourier Anal. Appl.
-    14, eq. 2.2.
+    14.
 
     >>> import jax.numpy as jnp
     >>> L0(2.0).prox(jnp.array([-3.0, -1.0, 2.0]), 1.0)
@@ -190,7 +189,7 @@ class LHalf(Nonconvex):
     stationarity. `Factors` multiply lam.
 
     Source: Xu, Chang, Xu, Zhang (2012), "L1/2 regularization: a thresholding representation theory and a fast solver",
-    IEEE Trans. Neural Netw. 23(7), theorem 1.
+    IEEE Trans. Neural Netw. 23(7).
 
     >>> import jax.numpy as jnp
     >>> LHalf(1.0).prox(jnp.array([-3.0, 1.0]), 1.0).round(4)
@@ -230,8 +229,7 @@ class LogSum(Nonconvex):
     prox: the global minimiser, in closed form. Zero is stationary from eps * max |u| on. No certificate: gap is NaN,
     and `converged` speaks of the stationarity. `Factors` multiply lam. Its majorisers are the reweighted lasso.
 
-    Source: Candès, Wakin, Boyd (2008), "Enhancing sparsity by reweighted l1 minimization", J. Fourier Anal. Appl. 14,
-    eq. 10.
+    Source: Candès, Wakin, Boyd (2008), "Enhancing sparsity by reweighted l1 minimization", J. Fourier Anal. Appl. 14.
 
     >>> import jax.numpy as jnp
     >>> LogSum(1.0, eps=0.5).prox(jnp.array([-3.0, 1.0]), 1.0).round(4)
@@ -259,7 +257,7 @@ def majorizer(penalty: Nonconvex, coef: Any) -> Factors:
     slope is infinite (L0 and LHalf at 0) the coefficient is fixed at 0.
 
     Source: Zou and Li (2008), "One-step sparse estimates in nonconcave penalized likelihood models", Ann. Statist.
-    36(4), eq. 2.7.
+    36(4).
 
     >>> import jax.numpy as jnp
     >>> majorizer(MCP(1.0, gamma=3.0), jnp.array([0.0, 1.5, 9.0])).factors

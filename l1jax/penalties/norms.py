@@ -138,7 +138,7 @@ class LInf(Norm):
     prox: clipping, at the level at which what is clipped off sums to step*lam. conjugate: 0 if sum |u| <= lam, else
     infinite. Zero is optimal from sum |u| on. It makes entries equal rather than 0. Certificate: duality gap.
 
-    Source: Parikh and Boyd (2014), "Proximal Algorithms", section 6.5.2.
+    Source: Parikh and Boyd (2014), "Proximal Algorithms", section 6.
 
     >>> import jax.numpy as jnp
     >>> LInf(2.0).prox(jnp.array([3.0, -2.0, 0.5]), 1.0)
@@ -183,7 +183,7 @@ class SLOPE(Norm):
     weights that increase or are negative.
 
     Source: Bogdan, van den Berg, Sabatti, Su, Candès (2015), "SLOPE: adaptive variable selection via convex
-    optimization", Ann. Appl. Stat. 9(3), eq. 1.4 and algorithm 3.
+    optimization", Ann. Appl. Stat. 9(3).
 
     >>> import jax.numpy as jnp
     >>> SLOPE([2.0, 1.0, 0.5]).prox(jnp.array([3.0, -2.5, 0.4]), 1.0)
@@ -250,7 +250,7 @@ class TotalVariation(Norm):
     cumulated from the right, with `Factors(L1(lam), [0, 1, 1, ...])`, is the same and has a duality gap.)
 
     Source: Tibshirani, Saunders, Rosset, Zhu, Knight (2005), "Sparsity and smoothness via the fused lasso", JRSS B
-    67(1), eq. 4 without its first term.
+    67(1), the second term of their penalty.
 
     >>> import jax.numpy as jnp
     >>> TotalVariation(1.0).prox(jnp.array([0.0, 4.0, 5.0]), 1.0)
@@ -294,7 +294,7 @@ class NuclearNorm(Norm):
     else infinite. Zero is optimal from there on: lower rank, rather than zeros. Certificate: duality gap.
 
     Source: Cai, Candès, Shen (2010), "A singular value thresholding algorithm for matrix completion", SIAM J. Optim.
-    20(4), theorem 2.1.
+    20(4).
 
     >>> import jax.numpy as jnp
     >>> NuclearNorm(1.0).prox(jnp.array([[3.0, 0.0], [0.0, 0.5]]), 1.0).round(4)

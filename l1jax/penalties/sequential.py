@@ -15,7 +15,7 @@ def decreasing(v: Array, apart: Array | None = None) -> Array:
     """argmin_w |w - v|^2 over w_1 >= w_2 >= ... >= w_p: isotonic regression, by pooling adjacent violators.
 
     `apart` (p,): truth values; where true, entry j is not compared with the one before it. Source: Best and
-    Chakravarti (1990), "Active set algorithms for isotonic regression", Math. Programming 47, algorithm PAV.
+    Chakravarti (1990), "Active set algorithms for isotonic regression", Math. Programming 47.
     """
     first = jnp.zeros(v.shape, bool) if apart is None else apart
     x = jax.lax.stop_gradient(v)

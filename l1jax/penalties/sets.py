@@ -95,7 +95,7 @@ class L1Ball(_Set):
     duality gap. Raises ValueError for a radius that is not above 0.
 
     Source: Duchi, Shalev-Shwartz, Singer, Chandra (2008), "Efficient projections onto the l1-ball for learning in high
-    dimensions", ICML, figure 1.
+    dimensions", ICML.
 
     >>> import jax.numpy as jnp
     >>> L1Ball(2.0).prox(jnp.array([3.0, -1.5, 0.2]), 1.0)
@@ -167,7 +167,7 @@ class Box(Strengthless, Elementwise):
     prox: clipping, whatever the step. conjugate: sum max(lower*u, upper*u). `Bounds(penalty, lower, upper)` adds a
     price. Raises ValueError where lower > upper. Certificate: duality gap.
 
-    Source: Parikh and Boyd (2014), "Proximal Algorithms", section 6.2.4.
+    Source: Parikh and Boyd (2014), "Proximal Algorithms", section 6.
 
     >>> import jax.numpy as jnp
     >>> Box(0.0, 1.0).prox(jnp.array([-0.5, 0.3, 2.0]), 1.0)
