@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from l1jax._arrays import ABOVE_0, LARGEST, along, eps, set_hyperparameter
 from l1jax._node import node
@@ -54,6 +54,10 @@ class Squared(_Residual):
     def conjugate(self, v: Array, y: Array, s: Array) -> Array:
         theta = per_weight(v, s)
         return jnp.sum(v * y) + jnp.sum(v * theta) / 2
+
+    def shift(self, eta: Array, y: Array, s: Array) -> Array:
+        """argmin_b value(eta + b, y, s): the mean residual."""
+        return lax.stop_gradient(-jnp.sum(self.gradient(eta, y, s), axis=0) / jnp.sum(s))
 
 
 @node
