@@ -193,6 +193,8 @@ def _run(
             state,
         )
         gap = engine.gap(form, work, penalty, state, equalities)
+        if not penalty.certified:  # 0 is stationary for many a nonconvex penalty: at least one step is taken
+            gap = jnp.where(looks == 0, jnp.where(jnp.isnan(gap), gap, jnp.inf), gap)
         better = gap < best_gap
         newer = better | (best_gap == jnp.inf)  # no bound yet: the latest point is the best guess
         best = jax.tree.map(lambda a, old: jnp.where(newer, a, old), engine.point(state), best)

@@ -236,3 +236,24 @@ def test_local_linear_approximation_descends_to_a_stationary_point(name):
     assert np.all(l1jax.majorizer(LHalf(1.0), jnp.array([0.0, 4.0])).factors == np.array([INF, 0.25]))
     with pytest.raises(TypeError, match="nonconvex"):
         l1jax.majorizer(L1(1.0), coef)
+
+
+@pytest.mark.parametrize(
+    "penalty", [L0(0.05), LHalf(0.08), LogSum(0.05, 0.3), MCP(0.2)], ids=lambda p: type(p).__name__
+)
+def test_solutions_are_each_coefficient_s_own_minimum(penalty):
+    """Also from a start at 0, which is stationary whatever L0 and LHalf have to choose from."""
+    X, y = (DATA[:, :8] - DATA[:, :8].mean(axis=0)) / DATA[:, :8].std(axis=0), DATA[:, 8] - DATA[:, 8].mean()
+    found = l1jax.solve(l1jax.Problem(X, y, penalty=penalty, fit_intercept=False), tol=1e-10)
+    coef = np.array(found.coef)
+    assert found.converged
+    assert 0 < np.sum(coef != 0) < 8
+    cost = np.vectorize(lambda w: float(penalty.value(np.array([w]))))
+
+    def objective(j, values):
+        rest = y - X @ coef + X[:, j] * coef[j]
+        return np.mean((rest[:, None] - X[:, [j]] * values) ** 2, axis=0) / 2 + cost(values)
+
+    for j in range(8):
+        others = np.append(np.linspace(-1.5, 1.5, 201), 0.0)
+        assert objective(j, np.array([coef[j]]))[0] <= objective(j, others).min() + 1e-9

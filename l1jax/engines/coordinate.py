@@ -73,7 +73,7 @@ class CoordinateDescent(Engine):
         """The gap from the Gram matrix alone: O(p), and blind below about 10 eps."""
         z, q = state.z, state.q
         if not penalty.certified:
-            return relative_distance(form, penalty, z, q)
+            return jnp.maximum(relative_distance(form, penalty, z, q), self._unsettled(form, work, penalty, state))
         fitted = jnp.sum(work.c * z)
         residual = jnp.maximum(work.yy - fitted - jnp.sum(q * z), 0.0)  # r'Sr
         c, conjugate = penalty.scalings(q)
@@ -84,6 +84,13 @@ class CoordinateDescent(Engine):
         short = residual / 2 + penalty.value(z) - dual + jnp.sum(jnp.abs(excess * z)) + gain
         scale = form.null_objective
         return jnp.where(scale > 0, jnp.maximum(short, 0.0) / jnp.where(scale > 0, scale, 1.0), 0.0)
+
+    def _unsettled(self, form: StandardForm, work: Gram, penalty: Elementwise, state: Sweep) -> Array:
+        """The largest pull of a coordinate towards its own minimum: a stationary point need not be at one."""
+        curved = jnp.diagonal(work.G)
+        step = jnp.where(curved > 0, 1 / jnp.where(curved > 0, curved, 1.0), 0.0)
+        moves = jnp.abs(penalty.prox(state.z + step * state.q, step) - state.z) * curved / form.strength
+        return jnp.max(moves) / jnp.where(form.null_slope > 0, form.null_slope, 1.0)
 
 
 def descend(G: Array, terms: Terms, z: Array, q: Array, n: int) -> tuple[Array, Array, Array]:
