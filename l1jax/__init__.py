@@ -41,6 +41,8 @@ from l1jax.penalties import (
     SparseGroupLasso as SparseGroupLasso,
     Sum as Sum,
     TotalVariation as TotalVariation,
+    UnitLasso as UnitLasso,
+    Units as Units,
     majorizer as majorizer,
 )
 from l1jax.problem import Problem as Problem
@@ -59,12 +61,25 @@ from l1jax.prox import (
 from l1jax.result import Result as Result, predict as predict
 from l1jax.solving import duality_gap as duality_gap, solve as solve
 from l1jax.transforms import (
+    AdagradMetric as AdagradMetric,
     AdamMetric as AdamMetric,
     Euclidean as Euclidean,
+    RmsMetric as RmsMetric,
     TraceMetric as TraceMetric,
+    add_subgradient as add_subgradient,
     fista as fista,
+    ftrl as ftrl,
     iterate as iterate,
+    prox_adagrad as prox_adagrad,
+    prox_adam as prox_adam,
+    prox_adamw as prox_adamw,
+    prox_rmsprop as prox_rmsprop,
+    prox_sgd as prox_sgd,
     prox_update as prox_update,
     proximal as proximal,
+    ramda as ramda,
+    rda as rda,
+    stop_at_zero as stop_at_zero,
+    weights_only as weights_only,
 )
 from l1jax.version import __version__ as __version__

@@ -14,8 +14,10 @@ ORDER = [
     "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
-                        "norms", "groups", "sets", "__init__"],
+                        "norms", "radius", "groups", "sets", "units", "unit_lasso", "__init__"],
           "losses": ["base", "bins", "special", "binary", "continuous", "counts", "positive", "survival", "__init__"],
+          "transforms": ["states", "masks", "metrics", "base", "accelerated", "aliases", "dual", "subgradient",
+                         "__init__"],
           "engines": ["base", "coordinate", "gradient", "newton", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 
