@@ -60,7 +60,7 @@ def ftrl(
         squares = jax.tree.map(lambda p: jnp.zeros_like(wide(p)), params)
         first = steps(squares, rate, chosen(mask, params))
         sums = jax.tree.map(lambda p, s: -wide(p) / s, params, first)
-        return FtrlState(sums, squares, rate, jnp.zeros((), dtype), count)
+        return FtrlState(sums, jax.tree.map(jnp.zeros_like, sums), squares, rate, jnp.zeros((), dtype), count)
 
     def update(grads: Any, state: FtrlState, params: Any = None, **extra: Any) -> tuple[Any, FtrlState]:
         params, penalised = needed(params, "ftrl"), chosen(mask, params)
@@ -68,15 +68,18 @@ def ftrl(
         rate, now = (jnp.asarray(a).astype(state.rate.dtype) for a in (rate, now))
         squares = jax.tree.map(lambda n, g: n + wide(g) ** 2, state.squares, grads)
         before, after = steps(state.squares, state.rate, penalised), steps(squares, rate, penalised)
-        sums = jax.tree.map(
-            lambda z, g, p, old, new: z + wide(g) - (1 / new - 1 / old) * wide(p),
-            state.sums, grads, params, before, after,
+        # The sums grow with t while steps depend on differences of them: what each addition rounds off is carried on.
+        more = jax.tree.map(
+            lambda g, p, old, new, lost: wide(g) - (1 / new - 1 / old) * wide(p) - lost,
+            grads, params, before, after, state.lost,
         )  # fmt: skip
+        sums = jax.tree.map(jnp.add, state.sums, more)
+        lost = jax.tree.map(lambda z, old, a: (z - old) - a, sums, state.sums, more)
         weight = state.weight + now
         v = jax.tree.map(lambda z, s: -s * z, sums, after)
         step = jax.tree.map(lambda s: s * as_dtype(now if total else weight, s), after)
         w = within(penalised, penalty.prox, v, step)
-        return to_reach(w, params), FtrlState(sums, squares, rate, weight, optax.safe_increment(state.steps))
+        return to_reach(w, params), FtrlState(sums, lost, squares, rate, weight, optax.safe_increment(state.steps))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -25,9 +25,10 @@ class FistaState(NamedTuple):
 
 
 class FtrlState(NamedTuple):
-    """Sums of gradients less the pull of past iterates, sums of squares, the last rate, the penalty's weight so far."""
+    """Sums of gradients less the pull of past iterates, what they round off, sums of squares, the last rate, weight."""
 
     sums: Any
+    lost: Any
     squares: Any
     rate: Array
     weight: Array
