@@ -143,7 +143,8 @@ def ramda(
     """w <- momentum*w + (1 - momentum)*x, x = prox(w0 - V/P, a/P): dual averaging with momentum.
 
     Args:
-      learning_rate: of step t, s_t = learning_rate*sqrt(t); a number, a schedule of the step count, or traced.
+      learning_rate: of step t, s_t = learning_rate*sqrt(t); a number, a schedule of the step count, or traced. Under
+        noise the error falls with it: want a schedule.
       penalty: the penalty of all parameters that `mask` leaves it. One of groups takes one P per group.
       strength: multiplies the penalty; a number, a schedule or a traced scalar.
       momentum: the share of w that is kept (1 - c_t of the sources); a number, a schedule or a traced scalar.
