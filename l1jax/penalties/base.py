@@ -114,6 +114,9 @@ class Wrapper(Penalty):
     def with_lam(self, lam: Any) -> Self:
         return dataclasses.replace(self, penalty=self.penalty.with_lam(lam))  # type: ignore[type-var]
 
+    def blockwise(self, scale: Any) -> Any:
+        return self.penalty.blockwise(scale)
+
 
 class Strengthless(Penalty):
     """A penalty without a strength: `with_lam` gives it back."""
