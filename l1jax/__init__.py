@@ -1,6 +1,8 @@
 """L1 regularization and sparsity for JAX: exact zeros, whole lambda paths, certificates, and gradients through them."""
 
 from l1jax import datasets as datasets
+from l1jax.chains import Layer as Layer, chain_of as chain_of
+from l1jax.compaction import compact as compact
 from l1jax.grid import lambda_grid as lambda_grid, lambda_max as lambda_max
 from l1jax.losses import (
     Cox as Cox,
@@ -45,6 +47,12 @@ from l1jax.penalties import (
     Units as Units,
     majorizer as majorizer,
 )
+from l1jax.polishing import (
+    apply_prox as apply_prox,
+    freeze_support as freeze_support,
+    kkt_residual as kkt_residual,
+    polish as polish,
+)
 from l1jax.problem import Problem as Problem
 from l1jax.prox import (
     clip_to_bounds as clip_to_bounds,
@@ -83,3 +91,4 @@ from l1jax.transforms import (
     weights_only as weights_only,
 )
 from l1jax.version import __version__ as __version__
+from l1jax.zeros import sparsity_report as sparsity_report, support as support

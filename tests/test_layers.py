@@ -10,7 +10,8 @@ import l1jax
 
 ORDER = [
     "version", "_node", "_arrays", "prox", "penalties", "losses", "design", "problem", "standard_form", "certificate",
-    "result", "transforms", "engines", "implicit", "loop", "grid", "solving", "paths", "datasets", "tables", "plot",
+    "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
+    "implicit", "loop", "grid", "solving", "paths", "datasets", "tables", "plot",
     "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
