@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -32,8 +33,9 @@ def kkt_residual(params: Any, grads: Any, penalty: Penalty, mask: Any = None) ->
     0.25
     """
     check_penalty(penalty)
-    off = within(chosen(mask, params), lambda u, w: penalty.distance(w, u),
-                 jax.tree.map(jnp.negative, widened(grads)), widened(params))  # fmt: skip
+    w = widened(params)
+    u = jax.tree.map(lambda g, a: -jnp.asarray(g).astype(a.dtype), grads, w)
+    off = within(chosen(mask, params), lambda u, w: penalty.distance(w, u), u, w)
     return jnp.max(stacked([jnp.max(jnp.abs(a), initial=0.0) for a in jax.tree.leaves(off)]), initial=0.0)
 
 
@@ -54,7 +56,7 @@ def apply_prox(params: Any, penalty: Penalty, step: Any, mask: Any = None) -> An
     Array([0.75, 0.  , 0.  ], dtype=float32)
     """
     check_penalty(penalty)
-    if concrete(step) and any(jnp.any(jnp.asarray(leaf) < 0) for leaf in jax.tree.leaves(step)):
+    if concrete(step) and any(np.any(np.asarray(leaf) < 0) for leaf in jax.tree.leaves(step)):
         raise ValueError(f"step: want numbers of at least 0, got {step}")
     return within(chosen(mask, params), penalty.prox, params, spread(step, params))
 
