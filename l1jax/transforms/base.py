@@ -196,6 +196,12 @@ def wide(a: Array) -> Array:
     return a.astype(compute_dtype(a.dtype))
 
 
+def widest(params: Any) -> Any:
+    """The widest dtype in which to compute with a leaf."""
+    found = (wide(p).dtype for p in jax.tree.leaves(params))
+    return max(found, key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
+
+
 def as_dtype(number: Any, like: Array) -> Array:
     """A number or an array in the dtype in which to compute with `like`."""
     return jnp.asarray(number).astype(compute_dtype(like.dtype))
