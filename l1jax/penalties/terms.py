@@ -106,7 +106,8 @@ class Terms(Scalar):
     def prox(self, v: Array, step: Array) -> Array:
         """argmin_w 1/2 (w - v)^2 + step * phi(w)."""
         t1, t2 = (jnp.where((a == 0) & jnp.isinf(step), 0.0, step) * a for a in (self.l1, self.l2))
-        return prox.clip_to_bounds(prox.elastic_net(v, t1, t2), self.lower, self.upper)
+        w = prox.soft_threshold(v, t1) / (1 + t2)
+        return jax.lax.clamp(*(jnp.broadcast_to(a, w.shape) for a in (self.lower, w, self.upper)))
 
     def project(self, w: Array) -> Array:
         """The nearest point within the bounds."""

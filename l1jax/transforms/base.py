@@ -152,8 +152,8 @@ def prox_update(
 
 
 def to_reach(z: Any, params: Any) -> Any:
-    """The update that takes `params` to z, in the dtypes of `params`; to 0 exactly."""
-    return jax.tree.map(lambda a, p: jnp.where(a == 0, -p, (a - wide(p)).astype(p.dtype)), z, params)
+    """The update that takes `params` to z, in the dtypes of `params`; where z is 0 it is -params, exactly."""
+    return jax.tree.map(lambda a, p: (a - wide(p)).astype(p.dtype), z, params)
 
 
 def check_params(params: Any, mask: Any) -> None:
