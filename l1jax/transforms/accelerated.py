@@ -7,21 +7,25 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from l1jax._arrays import compute_dtype, eps
+from l1jax._arrays import eps
 from l1jax.penalties import Penalty
 from l1jax.penalties.base import check_penalty
-from l1jax.transforms.base import Step, at, needed, wide
+from l1jax.transforms.base import Step, as_dtype, at, check_params, needed, wide, widest
+from l1jax.transforms.masks import chosen, within
 from l1jax.transforms.states import FistaState
 
 
-def fista(learning_rate: Step, penalty: Penalty, *, strength: Step = 1.0) -> optax.GradientTransformationExtraArgs:
+def fista(
+    learning_rate: Step, penalty: Penalty, *, strength: Step = 1.0, mask: Any = None
+) -> optax.GradientTransformationExtraArgs:
     """x <- prox(y - t*g(y), t); y <- x + momentum * (x - x_before): accelerated proximal gradient, with restart.
 
     Args:
       learning_rate: the largest step t, 1/L for a gradient with Lipschitz constant L: a number, a schedule of the
         step count, or traced. The step is shortened for good when successive gradients show a larger L.
-      penalty: the penalty of all parameters (`Masked` for some), convex.
+      penalty: the penalty of all parameters that `mask` leaves it, convex.
       strength: multiplies the penalty; a number, a schedule or a traced scalar.
+      mask: which parameters are penalised, as for `proximal`.
 
     `params` is the point y at which gradients are taken; the sparse iterate x is in the state:
     `l1jax.iterate(state, params)`. For full gradients: momentum without restart does not survive minibatch noise.
@@ -42,7 +46,8 @@ def fista(learning_rate: Step, penalty: Penalty, *, strength: Step = 1.0) -> opt
     check_penalty(penalty)
 
     def init(params: Any) -> FistaState:
-        one = jnp.ones((), jnp.result_type(*[compute_dtype(p.dtype) for p in jax.tree.leaves(params)]))
+        check_params(params, mask)
+        one = jnp.ones((), widest(params))
         zeros = jax.tree.map(jnp.zeros_like, params)
         return FistaState(params, one, one * 0, params, zeros, jnp.zeros((), jnp.int32))
 
@@ -55,7 +60,9 @@ def fista(learning_rate: Step, penalty: Penalty, *, strength: Step = 1.0) -> opt
         step = rate / jnp.maximum(1.0, rate * steepness)
         weight = jnp.asarray(at(strength, state.steps), dtype)
         ahead = jax.tree.map(lambda p, g: wide(p) - step.astype(wide(p).dtype) * wide(g), y, grads)
-        new = jax.tree.map(lambda a, p: a.astype(p.dtype), penalty.prox(ahead, step * weight), y)
+        amount = jax.tree.map(lambda p: as_dtype(step * weight, p), y)
+        shrunk = within(chosen(mask, params), penalty.prox, ahead, amount)
+        new = jax.tree.map(lambda a, p: a.astype(p.dtype), shrunk, y)
         moved = jax.tree.map(jnp.subtract, new, x)
         uphill = _inner(jax.tree.map(jnp.subtract, y, new), moved, dtype) > 0
         t = jnp.where(uphill, 1.0, state.momentum)

@@ -152,8 +152,8 @@ def prox_update(
 
 
 def to_reach(z: Any, params: Any) -> Any:
-    """The update that takes `params` to z, in the dtypes of `params`; to 0 exactly."""
-    return jax.tree.map(lambda a, p: jnp.where(a == 0, -p, (a - wide(p)).astype(p.dtype)), z, params)
+    """The update that takes `params` to z, in the dtypes of `params`; where z is 0 it is -params, exactly."""
+    return jax.tree.map(lambda a, p: (a - wide(p)).astype(p.dtype), z, params)
 
 
 def check_params(params: Any, mask: Any) -> None:
@@ -194,6 +194,12 @@ def spread(scale: Any, params: Any) -> Any:
 def wide(a: Array) -> Array:
     """In a dtype in which to compute: float32 for half precision."""
     return a.astype(compute_dtype(a.dtype))
+
+
+def widest(params: Any) -> Any:
+    """The widest dtype in which to compute with a leaf."""
+    found = (wide(p).dtype for p in jax.tree.leaves(params))
+    return max(found, key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
 
 
 def as_dtype(number: Any, like: Array) -> Array:

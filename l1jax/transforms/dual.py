@@ -11,7 +11,7 @@ import optax
 
 from l1jax.penalties import Penalty
 from l1jax.penalties.base import check_penalty
-from l1jax.transforms.base import Step, as_dtype, at, check_params, needed, to_reach, wide
+from l1jax.transforms.base import Step, as_dtype, at, check_params, needed, to_reach, wide, widest
 from l1jax.transforms.masks import chosen, within
 from l1jax.transforms.states import DualState, FtrlState
 
@@ -55,7 +55,7 @@ def ftrl(
 
     def init(params: Any) -> FtrlState:
         check_params(params, mask)
-        count, dtype = jnp.zeros((), jnp.int32), _widest(params)
+        count, dtype = jnp.zeros((), jnp.int32), widest(params)
         rate = jnp.asarray(at(learning_rate, count)).astype(dtype)
         squares = jax.tree.map(lambda p: jnp.zeros_like(wide(p)), params)
         first = steps(squares, rate, chosen(mask, params))
@@ -114,7 +114,7 @@ def rda(
         check_params(params, mask)
         start = jax.tree.map(wide, params)
         zeros = jax.tree.map(jnp.zeros_like, start)
-        return DualState(start, zeros, None, jnp.zeros((), _widest(params)), None, jnp.zeros((), jnp.int32))
+        return DualState(start, zeros, None, jnp.zeros((), widest(params)), None, jnp.zeros((), jnp.int32))
 
     def update(grads: Any, state: DualState, params: Any = None, **extra: Any) -> tuple[Any, DualState]:
         params, steps = needed(params, "rda"), optax.safe_increment(state.steps)
@@ -173,7 +173,7 @@ def ramda(
         start = jax.tree.map(wide, params)
         zeros = jax.tree.map(jnp.zeros_like, start)
         squares = zeros if adaptive else None
-        return DualState(start, zeros, squares, jnp.zeros((), _widest(params)), params, jnp.zeros((), jnp.int32))
+        return DualState(start, zeros, squares, jnp.zeros((), widest(params)), params, jnp.zeros((), jnp.int32))
 
     def update(grads: Any, state: DualState, params: Any = None, **extra: Any) -> tuple[Any, DualState]:
         params, steps, penalised = needed(params, "ramda"), optax.safe_increment(state.steps), chosen(mask, params)
@@ -196,8 +196,3 @@ def ramda(
         return to_reach(w, params), DualState(state.start, sums, squares, weight, iterate, steps)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _widest(params: Any) -> Any:
-    leaves = [wide(p).dtype for p in jax.tree.leaves(params)]
-    return max(leaves, key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-_NOT_WEIGHTS = re.compile(r"bias|norm|scale|(^|[^a-z])(b|bn|ln|gamma|beta)\d*$", re.IGNORECASE)
+_NOT_WEIGHTS = re.compile(r"bias|norm|scale|(^|[^a-z])(b|bn|ln|gamma|beta)[_\d]*$", re.IGNORECASE)
 _EMBEDDING = re.compile("embed", re.IGNORECASE)
 
 

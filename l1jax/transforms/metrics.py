@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
 
 from l1jax._node import node, static
 
@@ -78,9 +77,9 @@ class AdamMetric(Metric):
         nu, count, largest = (optax.tree.get(state, name) for name in ("nu", "count", "nu_max"))
         if nu is None or count is None:
             raise ValueError("AdamMetric: the direction's state holds no second moment; is it optax.scale_by_adam?")
-        if largest is None:
-            largest = jax.tree.map(lambda v: _corrected(v, self.b2, count), nu)
-        return jax.tree.map(lambda v: _inverse_root(v + _as(self.eps_root, v), _as(self.eps, v)), largest)
+        # Written as optax writes it, so that the compiler sees one square root and not two.
+        v_hat = optax.tree.bias_correction(nu, self.b2, count) if largest is None else largest
+        return jax.tree.map(lambda v: 1 / (jnp.sqrt(v + self.eps_root) + self.eps), v_hat)
 
 
 @node
@@ -110,10 +109,10 @@ class RmsMetric(Metric):
             raise ValueError("RmsMetric: the direction's state holds no average of squares; is it optax.scale_by_rms?")
         if self.bias_correction:
             count = optax.tree.get(state, "count")
-            nu = jax.tree.map(lambda v: _corrected(v, self.decay, count), nu)
+            nu = optax.tree.bias_correction(nu, self.decay, count)
         if self.eps_in_sqrt:
-            return jax.tree.map(lambda v: jax.lax.rsqrt(v + _as(self.eps, v)), nu)
-        return jax.tree.map(lambda v: _inverse_root(v, _as(self.eps, v)), nu)
+            return jax.tree.map(lambda v: jax.lax.rsqrt(v + self.eps), nu)
+        return jax.tree.map(lambda v: 1 / (jnp.sqrt(v) + self.eps), nu)
 
 
 @node
@@ -141,7 +140,7 @@ class AdagradMetric(Metric):
         squares = optax.tree.get(state, "sum_of_squares")
         if squares is None:
             raise ValueError("AdagradMetric: the direction's state holds no sum of squares; is it optax.scale_by_rss?")
-        return jax.tree.map(lambda t: jnp.where(t > 0, jax.lax.rsqrt(t + _as(self.eps, t)), 0.0), squares)
+        return jax.tree.map(lambda t: jnp.where(t > 0, jax.lax.rsqrt(t + self.eps), 0.0), squares)
 
 
 def check_euclidean(state: Any) -> None:
@@ -181,15 +180,3 @@ def _named_states(state: Any) -> set[str]:
 
     jax.tree.leaves(state, is_leaf=look)
     return names
-
-
-def _corrected(v: Array, decay: Any, count: Array) -> Array:
-    return v / (1 - _as(decay, v) ** count.astype(v.dtype))
-
-
-def _inverse_root(v: Array, eps: Array) -> Array:
-    return 1 / (jnp.sqrt(v) + eps)
-
-
-def _as(number: Any, like: Array) -> Array:
-    return jnp.asarray(number).astype(like.dtype)
