@@ -39,6 +39,11 @@ def eps(dtype: DTypeLike) -> float:
     return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
+def numeric_leaf(leaf: Any) -> bool:
+    """Whether a leaf of a model's tree is a floating array (traced or not), and no function, key or counter."""
+    return jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jnp.inexact)
+
+
 def concrete(*trees: Any) -> bool:
     """Whether no leaf of `trees` is traced, so that its values may be looked at."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))

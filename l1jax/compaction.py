@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l1jax._arrays import concrete
+from l1jax._arrays import concrete, numeric_leaf
 from l1jax.chains import Layer, check_elementwise, tell_sizes
 from l1jax.penalties.units import paths
 
@@ -41,8 +41,8 @@ def compact(params: Any, chain: Sequence[Layer], *, drop_inputs: bool = False) -
     """f(x) with fewer units: takes out those that feed nothing, or that nothing feeds, whose constant joins the bias.
 
     Args:
-      params: the parameters, concrete: a tree of arrays that holds the chain's and no others (or an equinox model, a
-        flax state).
+      params: the parameters, concrete: a tree of arrays, or an equinox or flax nnx model, that holds the chain's and
+        no others.
       chain: the layers, first to last, each one's output the input of the next and of nothing else: `Layer`s, or
         `chain_of(model)`.
       drop_inputs: also take out inputs whose weights are all 0; the smaller network is then fed `x[..., inputs]` (for
@@ -56,7 +56,7 @@ def compact(params: Any, chain: Sequence[Layer], *, drop_inputs: bool = False) -
     Raises ValueError, with their paths, for arrays that no layer of the chain names: a norm across features or a
     residual stream would see the units that are gone; for arrays named twice, sizes that do not fit, activations that
     mix units. TypeError for traced parameters. What stands between layers but has no parameters can't be seen: it must
-    act on each unit alone.
+    act on each unit alone, and keep a constant constant (pooling without padding does).
 
     >>> import jax.numpy as jnp
     >>> params = {"w1": jnp.array([[1.0, 0.0, 2.0]]), "b1": jnp.array([0.0, 3.0, 1.0]),
@@ -156,7 +156,7 @@ def _read(params: Any, chain: list[Layer]) -> tuple[dict[str, Any], list[_Stage]
     """The arrays by their paths, and the chain's layers; refuses what does not fit."""
     if not chain or not all(isinstance(layer, Layer) for layer in chain):
         raise TypeError(f"chain: want a list of l1jax.Layer, first layer to last; got {chain!r}")
-    leaves = {path: leaf for path, leaf in paths(params).items() if isinstance(leaf, jax.Array | np.ndarray)}
+    leaves = {path: leaf for path, leaf in paths(params).items() if numeric_leaf(leaf)}
     if not concrete(leaves):
         raise TypeError("compact: want concrete parameters: sizes change, so it can't run under jit or vmap")
     stages: list[_Stage] = []

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from l1jax._arrays import compute_dtype, concrete, eps
+from l1jax._arrays import compute_dtype, concrete, eps, numeric_leaf
 from l1jax.penalties import Penalty
 from l1jax.penalties.base import check_penalty, stacked, widened
 from l1jax.transforms.base import as_dtype, check_params, needed, spread, wide
@@ -83,7 +83,8 @@ def polish(
 
     Args:
       loss: the loss as a function of the parameters alone, on all data (or a large batch): the same each time.
-      params: where to start, a tree of arrays; what training ended with.
+      params: where to start, what training ended with: a tree of arrays, or a model that is one (equinox, flax nnx),
+        whose leaves that are no floating arrays stay as they are.
       penalty: the penalty of all parameters that `mask` leaves it, at the strength of the training.
       steps: the most steps to try; each takes one gradient of `loss`.
       tol: stop where `kkt_residual` is at most this; in the units of the gradient, so mind lam.
@@ -105,8 +106,12 @@ def polish(
     check_penalty(penalty)
     if not callable(loss):
         raise TypeError(f"loss: want a function of the parameters, got {loss!r}")
-    check_params(params, mask)
-    where, slope = chosen(mask, params), jax.value_and_grad(loss)
+    numbers = jax.tree.map(lambda leaf: leaf if numeric_leaf(leaf) else None, params)
+    check_params(numbers, mask)
+    where, slope = chosen(mask, numbers), jax.value_and_grad(lambda numbers: loss(whole(numbers)))
+
+    def whole(numbers: Any) -> Any:
+        return jax.tree.map(lambda a, b: b if a is None else a, numbers, params, is_leaf=lambda a: a is None)
 
     def look(params: Any) -> _Point:
         value, grads = slope(params)
@@ -140,10 +145,10 @@ def polish(
             length != 0,
         )
 
-    start = look(params)
+    start = look(numbers)
     search = _Search(start, jnp.ones_like(start.objective), start.objective, jnp.zeros((), jnp.int32), jnp.array(True))
     end = jax.lax.while_loop(open_, advance, search)
-    return Polished(end.at.params, end.at.objective, end.at.residual, end.tried)
+    return Polished(whole(end.at.params), end.at.objective, end.at.residual, end.tried)
 
 
 class _Point(NamedTuple):

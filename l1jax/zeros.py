@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l1jax._arrays import concrete
+from l1jax._arrays import concrete, numeric_leaf
 from l1jax.penalties import Units
 from l1jax.penalties.units import paths
 
@@ -92,7 +92,8 @@ def sparsity_report(params: Any, units: Units | Mapping[str, Any] | None = None)
     """How many parameters are zero, and how many units are alive: those with a parameter off zero.
 
     Args:
-      params: the parameters, concrete; leaves that are no arrays (functions, names) are passed over.
+      params: the parameters, concrete; leaves of a model that are no floating numbers (functions, random keys) are
+        passed over.
       units: sets of units, such as `Units.neurons(params)`, to count as well.
 
     It prints as a table; its fields (`leaves`, `units`, `nonzeros`, `size`, `zeros`) are numbers to compute with.
@@ -109,7 +110,7 @@ def sparsity_report(params: Any, units: Units | Mapping[str, Any] | None = None)
     units   alive  of
     kernel      1   2
     """
-    params = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array | np.ndarray | float) else None, params)
+    params = jax.tree.map(lambda leaf: leaf if numeric_leaf(leaf) or isinstance(leaf, float) else None, params)
     if not concrete(params):
         raise TypeError("sparsity_report: want concrete parameters; under jit, count with l1jax.support(params)")
     nonzero = jax.tree.map(lambda leaf: np.asarray(leaf) != 0, params)

@@ -189,8 +189,8 @@ def dead(tree, rng, axis):
     """Every kernel with half of its units unfed."""
 
     def kill(leaf):
-        if not isinstance(leaf, jax.Array) or leaf.ndim < 2:
-            return leaf if not isinstance(leaf, jax.Array) else leaf + 0.3
+        if not (eqx.is_inexact_array(leaf) and leaf.ndim > 1):
+            return leaf + 0.3 if eqx.is_inexact_array(leaf) else leaf
         return jnp.moveaxis(killed(jnp.moveaxis(leaf, axis, -1), rng, "o"), -1, axis)
 
     return jax.tree.map(kill, tree)
@@ -200,7 +200,7 @@ def test_flax_nnx(rng):
     rngs = nnx.Rngs(0)
     model = nnx.Sequential(
         nnx.Conv(2, 6, (3, 3), padding="VALID", rngs=rngs), nnx.relu, nnx.Conv(6, 5, (3, 3), rngs=rngs), jnp.tanh,
-        nnx.Dropout(0.5, deterministic=True), lambda x: x.reshape(x.shape[0], -1),
+        nnx.Dropout(0.5, deterministic=True, rngs=rngs), lambda x: x.reshape(x.shape[0], -1),
         nnx.Linear(80, 7, use_bias=False, rngs=rngs), nnx.relu, nnx.Linear(7, 3, rngs=rngs),
     )  # fmt: skip
     model = dead(model, rng, -1)

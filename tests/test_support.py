@@ -2,11 +2,13 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import l1jax
 from l1jax import L1, MCP, Bounds, GroupLasso, UnitLasso, Units
@@ -202,6 +204,29 @@ def test_polish_batches_over_lambda_and_starts_anywhere():
     np.testing.assert_allclose(steep.params, lasso()[2], atol=1e-7)
     with pytest.raises(TypeError, match="loss"):
         l1jax.polish(0.1, jnp.zeros(12), L1(0.1))
+
+
+@pytest.mark.parametrize("library", ["equinox", "flax nnx"])
+def test_polish_takes_whole_models(library):
+    X, y = map(jnp.asarray, lasso()[:2])
+    rngs = nnx.Rngs(0)
+    if library == "equinox":
+        model, run = eqx.nn.MLP(12, 1, 4, 1, jnp.tanh, key=jax.random.key(0)), jax.vmap
+    else:
+        run = lambda model: model  # noqa: E731
+        layers = [nnx.Linear(a, b, param_dtype=jnp.float64, rngs=rngs) for a, b in ((12, 4), (4, 1))]
+        model = nnx.Sequential(layers[0], jnp.tanh, nnx.Dropout(0.1, deterministic=True, rngs=rngs), layers[1])
+
+    def loss(model):
+        return jnp.mean((run(model)(X)[:, 0] - y) ** 2)
+
+    before = loss(model)
+    done = l1jax.polish(loss, model, L1(0.05), steps=30, mask=l1jax.weights_only)
+    assert type(done.params) is type(model)
+    assert loss(done.params) < before == loss(model)
+    report = l1jax.sparsity_report(done.params)
+    assert len(report.leaves) == 4
+    assert 0 < report.zeros < 1
 
 
 # -- frozen

@@ -37,9 +37,9 @@ def weights_only(params: Any, *, embeddings: bool = False) -> Any:
 
 def chosen(mask: Any, params: Any) -> Any:
     """The mask as a tree of truth values, or None."""
-    if mask is None or not callable(mask):
-        return mask
-    return mask(params)
+    # a model's tree of truth values (equinox, flax nnx) can be called as well, but it is no function
+    function = callable(mask) and (jax.tree_util.all_leaves([mask]) or isinstance(mask, jax.tree_util.Partial))
+    return mask(params) if function else mask
 
 
 def select(mask: Any, tree: Any) -> Any:
