@@ -82,7 +82,7 @@ def chain_of(model: Any) -> list[Layer]:
             chain.append(dataclasses.replace(part, flattened=flattened))
             flattened = None
         elif isinstance(part, str):
-            flattened = part
+            flattened = part if chain else None  # inputs that come flattened are inputs
         elif chain:
             before = chain[-1].activation
             both = part if before is _identity else functools.partial(_composed, before, part)

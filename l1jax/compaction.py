@@ -83,9 +83,7 @@ def compact(params: Any, chain: Sequence[Layer], *, drop_inputs: bool = False) -
         new |= stage.cut(leaves, before, after)
     total, now = (sum(np.size(leaf) for leaf in arrays.values()) for arrays in (leaves, new))
     kept = {stage.layer.kernel: np.flatnonzero(after) for stage, after in zip(stages, alive[1:], strict=True)}
-    sizes = {
-        stage.layer.kernel: (stage.units, int(after.sum())) for stage, after in zip(stages, alive[1:], strict=True)
-    }
+    sizes = {stage.layer.kernel: (stage.units, len(kept[stage.layer.kernel])) for stage in stages}
     sizes |= {"inputs": (alive[0].size, int(alive[0].sum())), "parameters": (total, now)}
     tree = jax.tree.unflatten(jax.tree.structure(params), [new.get(p, leaf) for p, leaf in paths(params).items()])
     tell_sizes(tree)
@@ -94,7 +92,7 @@ def compact(params: Any, chain: Sequence[Layer], *, drop_inputs: bool = False) -
 
 @dataclasses.dataclass
 class _Stage:
-    """A layer with its numbers in float64: weights (taps, inputs, units), bias (units,)."""
+    """A layer as matrices: weights (taps, inputs, units), and the bias, in float64, that constants are added to."""
 
     layer: Layer
     kernel: str
@@ -146,7 +144,7 @@ def _sweep(stages: list[_Stage], alive: list[Numbers]) -> bool:
         if np.array_equal(dead, own):
             dead[np.argmax(own)] = False
         folded = dead & ~unused
-        after.offset += np.einsum("tiu,i->u", after.weights[:, folded, :], constants[folded])
+        after.offset += np.einsum("tiu,i->u", after.weights[:, folded, :].astype(np.float64), constants[folded])
         own &= ~dead
         changed |= bool(dead.any())
     return changed
@@ -187,7 +185,7 @@ def _stage(layer: Layer, leaves: dict[str, Any], before: int | None) -> _Stage:
         raise ValueError(
             f"{layer.kernel}: want an array with axes {axes[0]} of inputs and {axes[1]} of units, got {shape}"
         )
-    weights = np.moveaxis(kernel.astype(np.float64), axes, (-2, -1))
+    weights = np.moveaxis(kernel, axes, (-2, -1))
     weights = weights.reshape(-1, *weights.shape[-2:])
     if layer.flattened is not None:
         if before is None or rank != 2 or weights.shape[1] % before:

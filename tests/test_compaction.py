@@ -241,6 +241,9 @@ def test_flax_linen(rng):
 def test_equinox_mlp(rng):
     model = dead(eqx.nn.MLP(4, 2, 8, 3, jax.nn.gelu, key=jax.random.key(0)), rng, 0)
     done = compact(model, chain_of(model))
+    around = chain_of(eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), model, eqx.nn.Lambda(jnp.tanh)]))
+    assert [layer.kernel for layer in around] == [f"layers/1/layers/{i}/weight" for i in range(4)]
+    assert around[0].flattened is None
     x = images(rng, (5, 4))
     np.testing.assert_allclose(jax.vmap(done.params)(x), jax.vmap(model)(x), rtol=1e-5, atol=1e-6)
     layer = done.params.layers[1]
