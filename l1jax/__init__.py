@@ -1,6 +1,8 @@
 """L1 regularization and sparsity for JAX: exact zeros, whole lambda paths, certificates, and gradients through them."""
 
 from l1jax import datasets as datasets
+from l1jax.chains import Layer as Layer, chain_of as chain_of
+from l1jax.compaction import compact as compact
 from l1jax.grid import lambda_grid as lambda_grid, lambda_max as lambda_max
 from l1jax.losses import (
     Cox as Cox,
@@ -43,7 +45,15 @@ from l1jax.penalties import (
     SparseGroupLasso as SparseGroupLasso,
     Sum as Sum,
     TotalVariation as TotalVariation,
+    UnitLasso as UnitLasso,
+    Units as Units,
     majorizer as majorizer,
+)
+from l1jax.polishing import (
+    apply_prox as apply_prox,
+    freeze_support as freeze_support,
+    kkt_residual as kkt_residual,
+    polish as polish,
 )
 from l1jax.problem import Problem as Problem
 from l1jax.prox import (
@@ -61,12 +71,26 @@ from l1jax.prox import (
 from l1jax.result import Result as Result, predict as predict
 from l1jax.solving import duality_gap as duality_gap, solve as solve
 from l1jax.transforms import (
+    AdagradMetric as AdagradMetric,
     AdamMetric as AdamMetric,
     Euclidean as Euclidean,
+    RmsMetric as RmsMetric,
     TraceMetric as TraceMetric,
+    add_subgradient as add_subgradient,
     fista as fista,
+    ftrl as ftrl,
     iterate as iterate,
+    prox_adagrad as prox_adagrad,
+    prox_adam as prox_adam,
+    prox_adamw as prox_adamw,
+    prox_rmsprop as prox_rmsprop,
+    prox_sgd as prox_sgd,
     prox_update as prox_update,
     proximal as proximal,
+    ramda as ramda,
+    rda as rda,
+    stop_at_zero as stop_at_zero,
+    weights_only as weights_only,
 )
 from l1jax.version import __version__ as __version__
+from l1jax.zeros import sparsity_report as sparsity_report, support as support

@@ -20,9 +20,15 @@ def floating(x: ArrayLike) -> Array:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
+@jax.custom_jvp
 def unsigned_zero(x: Array) -> Array:
     """`x` with 0.0 for -0.0; its derivative is that of `x`."""
-    return x - jax.lax.stop_gradient(jnp.where(x == 0, x, jnp.zeros_like(x)))
+    return jnp.where(x == 0, jnp.zeros_like(x), x)
+
+
+@unsigned_zero.defjvp
+def _unsigned_zero_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return unsigned_zero(*primals), tangents[0]
 
 
 def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -34,6 +40,11 @@ def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 def eps(dtype: DTypeLike) -> float:
     """The spacing of 1.0 in `dtype`, as a number."""
     return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+
+
+def numeric_leaf(leaf: Any) -> bool:
+    """Whether a leaf of a model's tree is a floating array (traced or not), and no function, key or counter."""
+    return jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jnp.inexact)
 
 
 def concrete(*trees: Any) -> bool:

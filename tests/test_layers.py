@@ -10,13 +10,16 @@ import l1jax
 
 ORDER = [
     "version", "_node", "_arrays", "prox", "penalties", "losses", "design", "problem", "standard_form", "certificate",
-    "result", "transforms", "engines", "implicit", "loop", "grid", "solving", "paths", "datasets", "tables", "plot",
+    "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
+    "implicit", "loop", "grid", "solving", "paths", "datasets", "tables", "plot",
     "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
-                        "norms", "groups", "sets", "__init__"],
+                        "norms", "radius", "groups", "sets", "units", "unit_lasso", "__init__"],
           "losses": ["shift", "base", "bins", "special", "binary", "classes", "continuous", "counts", "positive",
                      "survival", "__init__"],
+          "transforms": ["states", "masks", "metrics", "base", "accelerated", "aliases", "dual", "subgradient",
+                          "__init__"],
           "engines": ["base", "coordinate", "gradient", "newton", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 

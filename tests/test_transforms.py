@@ -102,6 +102,7 @@ each = pytest.mark.parametrize("make", TRANSFORMATIONS.values(), ids=TRANSFORMAT
 
 
 @each
+@pytest.mark.filterwarnings("ignore:params.*bfloat16 rounds small shrinkages away")
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16])
 def test_dtypes_are_kept_and_zeros_exact(make, dtype):
     params = {"w": jnp.asarray([1.0, 0.01, -0.01, 0.0], dtype), "b": jnp.asarray(0.001, dtype)}

@@ -34,6 +34,12 @@ class OnCoef(Wrapper):
     def prox(self, v: Any, step: Any) -> Any:
         return {**v, "coef": self.penalty.prox(v["coef"], step["coef"] if isinstance(step, dict) else step)}
 
+    def alive(self, w: Any) -> Any:
+        return {**jax.tree.map(lambda a: jnp.ones(a.shape, bool), w), "coef": self.penalty.alive(w["coef"])}
+
+    def blockwise(self, scale: Any) -> Any:
+        return {**scale, "coef": self.penalty.blockwise(scale["coef"])}
+
     def nearest_subgradient(self, w: Any, u: Any) -> Any:
         zero = jax.tree.map(jnp.zeros_like, w)
         return {**zero, "coef": self.penalty.nearest_subgradient(w["coef"], u["coef"])}

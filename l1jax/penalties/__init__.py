@@ -31,3 +31,5 @@ from l1jax.penalties.norms import (
 )
 from l1jax.penalties.sets import Box as Box, L1Ball as L1Ball, Simplex as Simplex
 from l1jax.penalties.terms import Terms as Terms
+from l1jax.penalties.unit_lasso import UnitLasso as UnitLasso
+from l1jax.penalties.units import Units as Units

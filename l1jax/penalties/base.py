@@ -79,6 +79,14 @@ class Penalty(abc.ABC):
         """The nearest point at which the penalty is finite, where rounding may have missed it: that within bounds."""
         return w
 
+    def alive(self, w: Any) -> Any:
+        """Truth values: the coefficients off zero, and those that no price holds there."""
+        return jax.tree.map(lambda leaf, free: (leaf != 0) | free, w, self.free(w))
+
+    def blockwise(self, scale: Any) -> Any:
+        """The tree `scale` of a diagonal metric, with one value for coefficients whose `prox` wants one together."""
+        return scale
+
     def subgradient(self, w: Any) -> Any:
         """The subgradient of least norm at `w`: 0 where 0 will do, so that 0 stays 0."""
         return self.nearest_subgradient(w, jax.tree.map(lambda leaf: jnp.zeros_like(floating(leaf)), w))
@@ -104,6 +112,9 @@ class Wrapper(Penalty):
 
     def with_lam(self, lam: Any) -> Self:
         return dataclasses.replace(self, penalty=self.penalty.with_lam(lam))  # type: ignore[type-var]
+
+    def blockwise(self, scale: Any) -> Any:
+        return self.penalty.blockwise(scale)
 
 
 class Strengthless(Penalty):
@@ -219,6 +230,13 @@ def broadcast_leaves(prefix: Any, w: Any, name: str) -> list[Any]:
 def set_strength(node: Any) -> None:
     """Convert the strength of a new penalty; refuse a negative, NaN or infinite one."""
     set_hyperparameter(node, "lam", 0.0, LARGEST, "finite numbers, at least 0")
+
+
+def mean_scale(scale: Any, mean: Callable[[Any], Array]) -> Array:
+    """(the mean of 1/scale^2)^(-1/2): the scale of the mean second moment. Entries of scale 0 have none yet."""
+    moments = jax.tree.map(lambda a: jnp.where(a == 0, 0.0, 1 / jnp.where(a == 0, 1.0, a) ** 2), scale)
+    moment = mean(moments)
+    return jnp.where(moment == 0, 0.0, 1 / jnp.sqrt(jnp.where(moment == 0, 1.0, moment)))
 
 
 def check_penalty(given: Any, name: str = "penalty") -> None:

@@ -11,8 +11,9 @@ from jax import Array
 from l1jax import prox
 from l1jax._arrays import concrete, hyperparameter, set_hyperparameter
 from l1jax._node import node, static
-from l1jax.penalties.base import set_strength, stacked, tree_of
+from l1jax.penalties.base import mean_scale, set_strength, stacked, tree_of
 from l1jax.penalties.norms import Norm
+from l1jax.penalties.radius import Sums, group_factors
 
 
 class Groups:
@@ -118,12 +119,40 @@ class _Grouped(Norm):
         weights, pinned = self._weights(v)
         t, ratio = self.total(step, v), jnp.asarray(self.ratio, v.dtype)
         v = prox.soft_threshold(v, jnp.where(ratio == 0, 0.0, t) * ratio)
-        sizes = self._sizes(v)
         share = (1 - ratio) * weights
+        if step.ndim:
+            sums = Sums(lambda a: self._sum(a[0].reshape(len(a[0]), -1).sum(axis=1), jax.ops.segment_sum),
+                        lambda a: self._sum(a[0].reshape(len(a[0]), -1).max(axis=1), jax.ops.segment_max),
+                        lambda a: [self._spread(a, v)])  # fmt: skip
+            (factor,) = group_factors(sums, [v], [jnp.broadcast_to(t, v.shape)], share)
+            return jnp.where(self._spread(pinned, v), 0.0, v * factor)
+        sizes = self._sizes(v)
         radius = jnp.where(share == 0, 0.0, t) * share
         alive = ((sizes > radius) | (radius == 0)) & ~pinned
         factor = jnp.where(alive & (radius > 0), 1 - radius / jnp.where(sizes > 0, sizes, 1.0), 1.0)
         return jnp.where(self._spread(alive, v), v * self._spread(factor, v), jnp.zeros_like(v))
+
+    any_metric = True
+
+    def blockwise(self, scale: Any) -> Any:
+        def shared(scale: Array) -> Array:
+            if not jnp.ndim(scale):
+                return scale
+
+            def mean(a: Array) -> Array:
+                rows = jnp.mean(a.reshape(a.shape[0], -1), axis=1)
+                return self._sum(rows, jax.ops.segment_sum) / jnp.asarray(self.groups.sizes, a.dtype)
+
+            return self._spread(mean_scale(scale, mean), scale)
+
+        return jax.tree.map(shared, scale)
+
+    def alive(self, w: Any) -> Any:
+        def leaf(w: Array, free: Array) -> Array:
+            whole = self._spread(self._sum(jnp.any(w.reshape(len(w), -1) != 0, axis=1), jax.ops.segment_max), w)
+            return jnp.where(jnp.asarray(self.ratio) > 0, w != 0, whole) | free
+
+        return jax.tree.map(leaf, w, self.free(w))
 
     def nearest(self, w: Array, u: Array, lam: Array) -> Array:
         weights, pinned = self._weights(w)

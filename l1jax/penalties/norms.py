@@ -16,6 +16,7 @@ from l1jax._node import node
 from l1jax.penalties.base import (
     Penalty,
     broadcast_leaves,
+    mean_scale,
     set_strength,
     stacked,
     tree_like,
@@ -31,13 +32,19 @@ class Joint(Penalty):
     Each fact of a tree is put together from that of its leaves, arrays of a floating dtype, not half.
     """
 
+    any_metric: bool = False
+    """Whether `prox` knows steps of their own for the coefficients of an array."""
+
     def prox(self, v: Any, step: Any) -> Any:
         steps = broadcast_leaves(step, v, "step")
-        if any(jnp.ndim(s) for s in steps):
+        if any(jnp.ndim(s) for s in steps) and not self.any_metric:
             raise ValueError(
                 f"step: {type(self).__name__} has no proximal map in other metrics: want one number a leaf"
             )
         return tree_like(v, self._each(lambda leaf, s: self.leaf_prox(leaf, jnp.asarray(s, leaf.dtype)), v, steps))
+
+    def blockwise(self, scale: Any) -> Any:
+        return jax.tree.map(lambda a: mean_scale(a, jnp.mean) if jnp.ndim(a) else a, scale)
 
     @abc.abstractmethod
     def leaf_prox(self, v: Array, step: Array) -> Array:

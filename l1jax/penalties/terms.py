@@ -105,8 +105,9 @@ class Terms(Scalar):
 
     def prox(self, v: Array, step: Array) -> Array:
         """argmin_w 1/2 (w - v)^2 + step * phi(w)."""
-        t1, t2 = (jnp.where((a == 0) & jnp.isinf(step), 0.0, step) * a for a in (self.l1, self.l2))
-        return prox.clip_to_bounds(prox.elastic_net(v, t1, t2), self.lower, self.upper)
+        t1, t2 = _total(step, self.l1), _total(step, self.l2)
+        w = prox.soft_threshold(v, t1) / (1 + t2)
+        return jax.lax.clamp(*(jnp.broadcast_to(a, w.shape) for a in (self.lower, w, self.upper)))
 
     def project(self, w: Array) -> Array:
         """The nearest point within the bounds."""
@@ -179,6 +180,19 @@ def fit(leaf: object, like: Array) -> Array:
             raise ValueError(f"a hyperparameter of shape {a.shape} does not match coefficients of shape {like.shape}")
         a = a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
     return a
+
+
+@jax.custom_jvp
+def _total(step: Array, a: Array) -> Array:
+    """step * a, 0 for a = 0 whatever the step; compilers see through it where `a` is a constant 0."""
+    return jnp.where(a == 0, jnp.zeros_like(step), step * a)
+
+
+@_total.defjvp
+def _total_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    step, a = primals
+    finite = jnp.where((a == 0) & jnp.isinf(step), jnp.zeros_like(step), step)
+    return _total(step, a), a * tangents[0] + finite * tangents[1]
 
 
 @jax.custom_jvp
