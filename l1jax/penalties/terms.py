@@ -107,7 +107,7 @@ class Terms(Scalar):
         """argmin_w 1/2 (w - v)^2 + step * phi(w)."""
         t1, t2 = _total(step, self.l1), _total(step, self.l2)
         w = prox.soft_threshold(v, t1) / (1 + t2)
-        return jax.lax.clamp(*(jnp.broadcast_to(a, w.shape) for a in (self.lower, w, self.upper)))
+        return jnp.where(w <= self.lower, self.lower, jnp.where(w >= self.upper, self.upper, w))
 
     def project(self, w: Array) -> Array:
         """The nearest point within the bounds."""
