@@ -22,7 +22,8 @@ def shift(loss: Any, eta: Array, y: Array, s: Array) -> Array:
     def slope(b: Array) -> tuple[Array, Array]:
         """And what counts as 0 there: far from the minimum gradients may be larger by any factor, so not elsewhere."""
         gradient = loss.gradient(eta + b[None], y, s)
-        return jnp.sum(gradient, axis=0), eps(eta.dtype) / 4 * jnp.sum(jnp.abs(gradient), axis=0)
+        whole = jnp.sum(jnp.abs(gradient), axis=0)
+        return jnp.sum(gradient, axis=0), eps(eta.dtype) / 4 * jnp.where(jnp.isfinite(whole), whole, 0.0)
 
     def unfinished(carry: Any) -> Array:
         *_, going, k = carry
