@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from l1jax._arrays import eps
 from l1jax._node import node
 from l1jax.certificate import Certificate, certify
 from l1jax.engines import Engine
@@ -180,11 +181,11 @@ def _run(
     """
 
     def unfinished(carry: Any) -> Array:
-        _, _, gap, steps, stale, looks = carry
+        *_, gap, steps, stale, looks = carry
         return (looks == 0) | (~(gap <= goal) & (steps < limit) & (stale < engine.patience))
 
     def body(carry: Any) -> Any:
-        state, best, best_gap, steps, stale, looks = carry
+        state, best, least, best_gap, steps, stale, looks = carry
         # The first look is at the start; one look in the program, not two, halves its compilation.
         state, more = jax.lax.cond(
             looks == 0,
@@ -193,18 +194,25 @@ def _run(
             state,
         )
         gap = engine.gap(form, work, penalty, state, equalities)
-        if not penalty.certified:  # 0 is stationary for many a nonconvex penalty: at least one step is taken
-            gap = jnp.where(looks == 0, jnp.where(jnp.isnan(gap), gap, jnp.inf), gap)
+        at, value = engine.point(state), least
         better = gap < best_gap
         newer = better | (best_gap == jnp.inf)  # no bound yet: the latest point is the best guess
-        best = jax.tree.map(lambda a, old: jnp.where(newer, a, old), engine.point(state), best)
+        if not penalty.certified:
+            # A stationary point may be a poor one (0 always is, for L0): a step is taken in any case, and what raises
+            # the objective is no better.
+            value = form.loss.value(form.eta(*at), form.y, form.s) + penalty.value(at[0])
+            slack = 8 * eps(value.dtype) * jnp.abs(least)
+            gap = jnp.where((looks == 0) & ~jnp.isnan(gap), jnp.inf, gap)
+            better = (value < least - slack) | ((value <= least + slack) & (gap < best_gap))
+            newer = better | (looks == 0)
+        best, least = jax.tree.map(lambda a, old: jnp.where(newer, a, old), (at, value), (best, least))
         stale = jnp.where(better, 0, jnp.where(jnp.isnan(gap), engine.patience, stale + 1))
-        return state, best, jnp.where(better, gap, best_gap), steps + more, stale, looks + 1
+        return state, best, least, jnp.where(better, gap, best_gap), steps + more, stale, looks + 1
 
     state = engine.init(form, work, penalty, z, b)
-    zero = jnp.zeros((), jnp.int32)
-    carry = (state, engine.point(state), jnp.inf + 0 * jnp.sum(b), zero, zero, zero)
-    _, (z, b), gap, steps, *_ = jax.lax.while_loop(unfinished, body, carry)
+    zero, infinite = jnp.zeros((), jnp.int32), jnp.inf + 0 * jnp.sum(b)
+    carry = (state, engine.point(state), infinite, infinite, zero, zero, zero)
+    _, (z, b), _, gap, steps, *_ = jax.lax.while_loop(unfinished, body, carry)
     return z, b, steps, gap <= goal
 
 

@@ -148,6 +148,14 @@ class Elementwise(Penalty):
     def nearest_subgradient(self, w: Any, u: Any) -> Any:
         return tree_like(w, self._each(lambda t, leaf, b: t.nearest(leaf, b), w, jax.tree.leaves(widened(u))))
 
+    def smooth(self, w: Any) -> Any:
+        """Truth values: the coefficients at which the penalty has a derivative."""
+        return tree_of(w, self._each(lambda t, leaf: jnp.broadcast_to(t.smooth(leaf), leaf.shape), w))
+
+    def slope(self, w: Any) -> Any:
+        """That derivative."""
+        return tree_of(w, self._each(lambda t, leaf: jnp.broadcast_to(t.slope_at(leaf), leaf.shape), w))
+
     def conjugate(self, u: Any) -> Array:
         return jnp.sum(stacked(self._each(lambda t, leaf: jnp.sum(t.conjugate(leaf)), u)))
 

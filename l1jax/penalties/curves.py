@@ -52,6 +52,14 @@ class Curve(Scalar):
         slope = jnp.where(pinned, jnp.where(w == 0, jnp.inf, jnp.nan), slope)
         return jnp.where(w > 0, slope, -slope), jnp.where(w < 0, -slope, slope)
 
+    def smooth(self, w: Array) -> Array:
+        return ((w != 0) | (self.lam == 0)) & ~jnp.isinf(self.lam)
+
+    def slope_at(self, w: Array) -> Array:
+        lam, _ = self._parts()
+        some = w != 0
+        return jnp.where(some, jnp.sign(w) * self.slope(jnp.where(some, jnp.abs(w), 1.0), lam), 0.0)
+
     def project(self, w: Array) -> Array:
         return jnp.where(jnp.isinf(self.lam), jnp.zeros_like(w), w)
 

@@ -19,6 +19,14 @@ class Scalar(abc.ABC):
     def interval(self, w: Array) -> tuple[Array, Array]:
         """The subdifferential [low, high] at `w`; NaN where it is empty."""
 
+    @abc.abstractmethod
+    def smooth(self, w: Array) -> Array:
+        """Whether the function has a derivative at `w`."""
+
+    @abc.abstractmethod
+    def slope_at(self, w: Array) -> Array:
+        """That derivative."""
+
     def nearest(self, w: Array, u: Array) -> Array:
         """The element of the subdifferential at `w` that is nearest to `u`."""
         low, high = self.interval(w)
@@ -122,6 +130,12 @@ class Terms(Scalar):
         high = jnp.where(w == self.upper, jnp.inf, high)
         outside = (w < self.lower) | (w > self.upper)
         return jnp.where(outside, jnp.nan, low), jnp.where(outside, jnp.nan, high)
+
+    def smooth(self, w: Array) -> Array:
+        return (w > self.lower) & (w < self.upper) & ((w != 0) | (self.l1 == 0))
+
+    def slope_at(self, w: Array) -> Array:
+        return self.l1 * jnp.sign(w) + self.l2 * w
 
     def conjugate(self, u: Array) -> Array:
         """phi*(u) = sup_w u*w - phi(w), coefficient by coefficient."""
