@@ -147,7 +147,7 @@ def dense(rate, lam, target, steps):
     return optax.adam(rate)
 
 
-LAMS, FEW = (1e-4, 1.8e-4, 3.2e-4, 5.8e-4, 1e-3, 1.9e-3, 3.3e-3, 6e-3), (3e-4, 1e-3, 2e-3)
+LAMS, FEW = tuple(1e-4 * 2.0**k for k in range(8)), (3e-4, 1e-3, 2e-3)
 METHODS = {
     "optax.adam, dense": Method(dense, targets=(0.0,)),
     "prox_adam, L1": Method(prox, LAMS, "lam"),
@@ -235,7 +235,7 @@ def choose(method, train_on, judged_on, epochs):
 
 
 def report(method, chosen, train_on, test_on, seeds, epochs):
-    """Rows of every network trained at the chosen settings, and those of one network per target to time."""
+    """A row for every network trained at the chosen settings, and its parameters before and after `compact`."""
     settings = list(dict.fromkeys(itertools.chain(*chosen.values())))
     rows, kept = [], []
     for seed in range(seeds):
@@ -302,7 +302,7 @@ def figure(data):
     ax.minorticks_off()
     ax.set_xlabel("share of weights that are exactly zero")
     ax.set_ylabel("test accuracy, % (mean and deviation over seeds)")
-    ax.legend(frameon=False, fontsize=8, loc="lower left")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     figure.savefig(HERE / "sparse_training.png", dpi=110)
 
 
