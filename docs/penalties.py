@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 import l1jax
 from l1jax.engines import by_name
-from l1jax.penalties import Terms
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -24,7 +23,7 @@ differentiated. Certificate: "gap" is a duality gap, "residual" the violation of
 lambda_max: where there is a smallest strength at which 0 is optimal (or stationary). Engines: "cd" is coordinate
 descent and "newton" proximal Newton around it (CPUs); "fista" is all matrix products, the form for GPU and TPU.
 Derivatives: of solutions, by the implicit function theorem. `NuclearNorm` acts on matrices, coefficients (p, k) of k
-outputs; `UnitLasso` on the `Units` of a network, in training only.
+outputs; `UnitLasso`, beside these, on the `Units` of a network, in training only.
 
 """
 
@@ -32,8 +31,6 @@ outputs; `UnitLasso` on the `Units` of a network, in training only.
 def facts(penalty: l1jax.Penalty, like: jnp.ndarray) -> list[str]:
     """One row of the table."""
     loss = l1jax.MultiSquared() if like.ndim == 2 else l1jax.Squared()
-    elementwise = isinstance(penalty, l1jax.Elementwise)
-    smooth_pieces = elementwise and isinstance(penalty.terms(like)[0], Terms)
     start = penalty.with_lam(1.0).critical_lam(jnp.arange(1.0, like.size + 1).reshape(like.shape))
     engines = [name for name, engine in by_name.items() if not engine.refuses(loss, penalty)]
     return [
@@ -41,7 +38,7 @@ def facts(penalty: l1jax.Penalty, like: jnp.ndarray) -> list[str]:
         "gap" if penalty.certified else "residual",
         "yes" if 0 < float(start) < float("inf") else "no",
         ", ".join(engines),
-        "yes" if smooth_pieces else "not yet",
+        "yes",
     ]
 
 

@@ -49,7 +49,7 @@ class Loss(abc.ABC):
     """Whether every row's least value 0 is taken at a finite eta, rather than approached as eta grows."""
 
     curved: bool = True
-    """Whether the curvature says how far a second-order step may go: not where it is 0 on most rows."""
+    """Whether the curvature says how far a second-order step may go: not where it is 0 on most rows, or a bound."""
 
     location: bool = True
     """Whether an intercept has a bearing on it."""

@@ -60,6 +60,7 @@ class Cox(Loss):
     ties: str = static(default="breslow")
 
     attained = False
+    curved = False  # its curvature is a bound, as rows are coupled
     location = False
 
     def __post_init__(self) -> None:
