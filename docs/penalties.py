@@ -23,7 +23,7 @@ differentiated. Certificate: "gap" is a duality gap, "residual" the violation of
 lambda_max: where there is a smallest strength at which 0 is optimal (or stationary). Engines: "cd" is coordinate
 descent and "newton" proximal Newton around it (CPUs); "fista" is all matrix products, the form for GPU and TPU.
 Derivatives: of solutions, by the implicit function theorem. `NuclearNorm` acts on matrices, coefficients (p, k) of k
-outputs; `UnitLasso`, beside these, on the `Units` of a network, in training only.
+outputs; `UnitLasso` on the `Units` of a network, in training only.
 
 """
 
