@@ -7,17 +7,14 @@ import pytest
 
 from l1jax import (
     MCP,
-    SCAD,
     SLOPE,
     GroupLasso,
     L1Ball,
-    Logistic,
     LogSum,
     Multinomial,
     MultiSquared,
     NuclearNorm,
     Problem,
-    Simplex,
     SparseGroupLasso,
     Squared,
     TotalVariation,
@@ -34,16 +31,13 @@ GROUPS = [0, 0, 1, 1, 2, 2]
 ALONG = RNG.normal(size=(N, P)), RNG.normal(size=N)
 
 CASES = {  # the loss, the response, the penalty at t, and lam
-    "group lasso": (Logistic(), (Y > 0) * 1.0, lambda t: GroupLasso(t, GROUPS), 0.05),
     "sparse group lasso": (Squared(), Y, lambda t: SparseGroupLasso(t, GROUPS, l1_ratio=0.4), 0.25),
     "slope": (Squared(), Y, lambda t: SLOPE(np.linspace(2, 1, P), t), 0.25),
     "total variation": (Squared(), Y, TotalVariation, 0.25),
     "l1 ball": (Squared(), Y, lambda t: L1Ball(4 * t), 0.5),
-    "simplex": (Squared(), Y, lambda t: Simplex(4 * t), 0.5),
     "rows": (Multinomial(K), np.argmax(MANY, axis=1) * 1.0, lambda t: GroupLasso(t, range(P)), 0.05),
     "nuclear norm": (MultiSquared(), MANY, NuclearNorm, 0.5),
     "mcp": (Squared(), Y, MCP, 0.25),
-    "scad": (Squared(), Y, SCAD, 0.25),
     "log sum": (Squared(), Y, lambda t: LogSum(t, 2.0), 0.25),
 }
 

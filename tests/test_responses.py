@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from hypothesis import Phase, given, settings, strategies as st
 from registry import MATRICES
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression, MultiTaskLasso
@@ -282,21 +283,19 @@ def fit(name, lam, tol=1e-14):
     return solve(problem, tol=tol)
 
 
-@pytest.mark.parametrize("jacobian", [jax.jacfwd, jax.jacrev])
-def test_derivatives_are_those_of_differences(jacobian):
-    name = "multinomial" if jacobian is jax.jacfwd else "multi squared"
-
+def test_derivatives_are_those_of_differences():
     def solution(lam):
-        found = fit(name, lam)
+        found = fit("multi squared", lam)
         return jnp.concatenate([found.coef, found.intercept[None]])
 
     h = 1e-5
     many = jax.jit(jax.vmap(solution))(jnp.array([0.2 - h, 0.2, 0.2 + h]))
-    found = jax.jit(jacobian(solution))(0.2)
+    found = jax.jit(jax.jacrev(solution))(0.2)
     np.testing.assert_allclose(found, (many[2] - many[0]) / (2 * h), atol=2e-5)
 
 
-def test_float32(name):
+def test_float32():
+    name = "multi squared"
     problem = Problem(*(a.astype(np.float32) for a in (X, DATA[name])), loss=LOSSES[name][0], penalty=rows(0.15))
     found = solve(problem)
     assert found.converged
@@ -307,6 +306,58 @@ def test_float32(name):
     short = float(objective(name, exact, value, found.coef, found.intercept)) - best
     null = float(cost(name, np.zeros((ROWS, K)), DATA[name], np.full(ROWS, 1 / ROWS)))
     assert short <= 3e-5 * null  # tol, and a rounding of the data
+
+
+BATCH = 24
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def batch(name, X, y, lam, weights, offset, tol):
+    def one(X, y, lam, weights, offset):
+        found = solve(Problem(X, y, LOSSES[name][0], rows(lam), weights, offset), tol=tol, max_steps=2000)
+        return found.coef, found.intercept, found.gap, found.converged
+
+    return jax.vmap(one)(X, y, lam, weights, offset)
+
+
+@settings(max_examples=2, phases=[Phase.explicit, Phase.generate])
+@given(
+    seed=st.integers(0, 2**31),
+    scale=st.integers(0, 6),
+    mean=st.integers(0, 2),
+    shift=st.integers(0, 2),
+    depth=st.integers(1, 3),
+    hostile=st.booleans(),
+)
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_false_certificate(name, seed, scale, mean, shift, depth, hostile):
+    """No better point is at hand than a certified one by more than tol, by the formulas; ordinary problems converge."""
+    rng = np.random.default_rng(seed)
+    scale, n = (scale if hostile else 1), 12
+    X = (rng.normal(size=(BATCH, n, P)) + mean) * 2.0 ** rng.integers(-scale, scale + 1, (BATCH, 1, P))
+    offset = rng.normal(size=(BATCH, n, K)) * (10.0**shift if hostile else 0.1)
+    eta = rng.normal(size=(BATCH, n, K))
+    y = eta if name == "multi squared" else np.argmax(eta, axis=2).astype(float)
+    if name == "multinomial":
+        y[:, :K] = np.arange(K)  # every class is met
+    weights = rng.uniform(0.2, 2, (BATCH, n))
+    weights[:, K:][rng.uniform(size=(BATCH, n - K)) < 0.2 * hostile] = 0.0
+    lam = 10.0 ** -rng.uniform(0, depth, BATCH)
+    claims, better = (
+        zip(*jax.device_get(batch(name, X, y, lam, weights, offset, tol)), strict=True) for tol in (1e-6, 1e-11)
+    )
+    for k, ((coef, b, gap, converged), (other, other_b, *_)) in enumerate(zip(claims, better, strict=True)):
+        s = weights[k] / weights[k].sum()
+
+        def value(coef, b, k=k, s=s):
+            price = lam[k] * np.linalg.norm(coef, axis=1).sum()
+            return float(cost(name, X[k] @ coef + b + offset[k], y[k], s)) + price
+
+        assert converged or hostile
+        if converged:
+            start = np.average(y[k] - offset[k], axis=0, weights=s) if name == "multi squared" else np.zeros(K)
+            null = scipy.optimize.minimize(lambda b, value=value: value(np.zeros((P, K)), b), start, tol=1e-9).fun
+            assert value(coef, b) - value(other, other_b) <= (1e-6 + 64 * EPS) * null, (k, gap)
 
 
 BAD = {
