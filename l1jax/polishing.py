@@ -12,8 +12,9 @@ from jax import Array
 from l1jax._arrays import compute_dtype, concrete, eps, numeric_leaf
 from l1jax.penalties import Penalty
 from l1jax.penalties.base import check_penalty, stacked, widened
-from l1jax.transforms.base import as_dtype, check_params, needed, spread, wide
+from l1jax.transforms.base import as_dtype, check_params, spread, wide
 from l1jax.transforms.masks import chosen, select, within
+from l1jax.transforms.subgradient import tail
 
 
 def kkt_residual(params: Any, grads: Any, penalty: Penalty, mask: Any = None) -> Array:
@@ -187,19 +188,7 @@ def freeze_support(mask: Any = None) -> optax.GradientTransformationExtraArgs:
     >>> optax.apply_updates(params, updates)
     Array([1.2, 0. ], dtype=float32)
     """
-
-    def init(params: Any) -> optax.EmptyState:
-        return optax.EmptyState()
-
-    def update(updates: Any, state: optax.EmptyState, params: Any = None, **extra: Any) -> tuple[Any, optax.EmptyState]:
-        params = needed(params, "freeze_support")
-
-        def freeze(updates: Any, params: Any) -> Any:
-            return jax.tree.map(lambda u, w: jnp.where(w == 0, jnp.zeros_like(u), u), updates, params)
-
-        return within(chosen(mask, params), freeze, updates, params), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return tail("freeze_support", lambda u, w: jnp.where(w == 0, jnp.zeros_like(u), u), mask)
 
 
 def _dot(a: Any, b: Any) -> Array:

@@ -190,6 +190,12 @@ def into(t: Array, low: Array | float, high: Array | float, size: Array | float)
     return clipped, jnp.where(near, 0.0, jnp.where(jnp.isnan(t), t, jnp.inf))
 
 
+def listed(y: Array, most: int) -> str:
+    """The values that occur, for a complaint to show: the first few of them."""
+    values = jnp.unique(y)
+    return ", ".join(f"{value:g}" for value in values[:most].tolist()) + (", ..." if values.size > most else "")
+
+
 def settled(d: Array, size: Array | float) -> Array:
     """d, a difference of numbers of `size`, with 0 where it is only their rounding; its derivative is that of d.
 

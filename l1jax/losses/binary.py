@@ -6,7 +6,7 @@ from jax import Array
 from jax.scipy.special import xlog1py, xlogy
 
 from l1jax._node import node
-from l1jax.losses.base import Loss, Rowwise, into, per_weight
+from l1jax.losses.base import Loss, Rowwise, into, listed, per_weight
 
 
 class _Labels(Loss):
@@ -19,8 +19,7 @@ class _Labels(Loss):
 
     def complaint(self, y: Array, s: Array) -> str:
         name = type(self).__name__
-        labels = jnp.unique(y)
-        shown = ", ".join(f"{label:g}" for label in labels[:5].tolist()) + (", ..." if labels.size > 5 else "")
+        shown = listed(y, 5)
         if not bool(jnp.all(jnp.isfinite(self.encode(y)))):
             return f"{name} wants labels 0 and 1 (or -1 and 1), got {shown}"
         if not bool(self.answerable(self.encode(y), s)):

@@ -9,7 +9,7 @@ from jax.scipy.special import xlog1py, xlogy
 
 from l1jax._arrays import along, eps
 from l1jax._node import node, static
-from l1jax.losses.base import Loss, into, per_weight
+from l1jax.losses.base import Loss, into, listed, per_weight
 from l1jax.losses.binary import Logistic
 from l1jax.losses.shift import shift
 
@@ -59,8 +59,7 @@ class Multinomial(Loss):
         return jnp.all(jnp.any((y == 1) & (s > 0)[:, None], axis=0)) & jnp.all(jnp.isfinite(y))
 
     def complaint(self, y: Array, s: Array) -> str:
-        labels = jnp.unique(y)
-        shown = ", ".join(f"{label:g}" for label in labels[:8].tolist()) + (", ..." if labels.size > 8 else "")
+        shown = listed(y, 8)
         if not bool(jnp.all(jnp.isfinite(self.encode(y)))):
             return f"{self!r} wants classes 0 to {self.num_classes - 1}, got {shown}"
         if not bool(self.answerable(self.encode(y), s)):
@@ -128,9 +127,9 @@ class Multinomial(Loss):
             new = jnp.where(good, newton, single)
             new = new - jnp.mean(new)
             now = facts(new)
-            lower = jnp.max(jnp.abs(now[0])) < jnp.max(jnp.abs(g))
-            going = (jnp.max(jnp.abs(now[0])) > tiny) & (lower | (now[1] < value))
-            kept = jax.tree.map(lambda a, old: jnp.where(lower | (now[1] < value), a, old), (new, now), (b, (g, value)))
+            better = (jnp.max(jnp.abs(now[0])) < jnp.max(jnp.abs(g))) | (now[1] < value)
+            going = (jnp.max(jnp.abs(now[0])) > tiny) & better
+            kept = jax.tree.map(lambda a, old: jnp.where(better, a, old), (new, now), (b, (g, value)))
             return *kept, going, k + 1
 
         start = jnp.zeros_like(eta[0])

@@ -84,12 +84,16 @@ def prox_adam(
     >>> print([f"{a:.2f}" for a in optax.apply_updates(params, updates)])
     ['0.85', '0.00']
     """
-    return proximal(
-        optax.scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov),
-        penalty,
+    return prox_adamw(
         learning_rate,
+        penalty,
         strength=strength,
-        metric=AdamMetric(b2, eps, eps_root),
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        weight_decay=None,
+        nesterov=nesterov,
         decoupled=decoupled,
         exact=exact,
         mask=mask,
@@ -106,7 +110,7 @@ def prox_adamw(
     b2: Any = 0.999,
     eps: Any = 1e-8,
     eps_root: Any = 0.0,
-    weight_decay: Step = 1e-4,
+    weight_decay: Step | None = 1e-4,
     nesterov: bool = False,
     decoupled: bool = False,
     exact: bool = False,
@@ -121,7 +125,7 @@ def prox_adamw(
       strength: multiplies the penalty; a number, a schedule or a traced scalar.
       b1, b2, eps, eps_root, nesterov: as for `optax.adamw`.
       weight_decay: as for `optax.adamw`, of all parameters; before the prox, as decay after it would undo no zero but
-        shrink twice. A number, a schedule or a traced scalar.
+        shrink twice. A number, a schedule or a traced scalar; None for none.
       decoupled: threshold by learning_rate*lam, without D: another problem, as for `proximal`.
       exact, mask, freeze_after: as for `proximal`.
 

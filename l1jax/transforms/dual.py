@@ -111,10 +111,7 @@ def rda(
     check_penalty(penalty)
 
     def init(params: Any) -> DualState:
-        check_params(params, mask)
-        start = jax.tree.map(wide, params)
-        zeros = jax.tree.map(jnp.zeros_like, start)
-        return DualState(start, zeros, None, jnp.zeros((), widest(params)), None, jnp.zeros((), jnp.int32))
+        return _start(params, mask)
 
     def update(grads: Any, state: DualState, params: Any = None, **extra: Any) -> tuple[Any, DualState]:
         params, steps = needed(params, "rda"), optax.safe_increment(state.steps)
@@ -169,11 +166,8 @@ def ramda(
     check_penalty(penalty)
 
     def init(params: Any) -> DualState:
-        check_params(params, mask)
-        start = jax.tree.map(wide, params)
-        zeros = jax.tree.map(jnp.zeros_like, start)
-        squares = zeros if adaptive else None
-        return DualState(start, zeros, squares, jnp.zeros((), widest(params)), params, jnp.zeros((), jnp.int32))
+        start = _start(params, mask)
+        return start._replace(squares=start.sums if adaptive else None, iterate=params)
 
     def update(grads: Any, state: DualState, params: Any = None, **extra: Any) -> tuple[Any, DualState]:
         params, steps, penalised = needed(params, "ramda"), optax.safe_increment(state.steps), chosen(mask, params)
@@ -196,3 +190,10 @@ def ramda(
         return to_reach(w, params), DualState(state.start, sums, squares, weight, iterate, steps)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _start(params: Any, mask: Any) -> DualState:
+    check_params(params, mask)
+    start = jax.tree.map(wide, params)
+    zeros = jax.tree.map(jnp.zeros_like, start)
+    return DualState(start, zeros, None, jnp.zeros((), widest(params)), None, jnp.zeros((), jnp.int32))

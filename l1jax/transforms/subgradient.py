@@ -1,10 +1,12 @@
 """The article's gradient: the penalty's slope added to the loss's, and the stop at zero that makes zeros of it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from l1jax.penalties import Penalty
 from l1jax.penalties.base import check_penalty
@@ -73,16 +75,20 @@ def stop_at_zero(mask: Any = None) -> optax.GradientTransformationExtraArgs:
     Array([1.5, 0. , 0. ], dtype=float32)
     """
 
+    def stop(u: Array, p: Array) -> Array:
+        return jnp.where((p > 0) & (p + u < 0) | (p < 0) & (p + u > 0), -p, u)
+
+    return tail("stop_at_zero", stop, mask)
+
+
+def tail(name: str, act: Callable[[Array, Array], Array], mask: Any) -> optax.GradientTransformationExtraArgs:
+    """The transformation u <- act(u, w) of each array that `mask` leaves it, without a state."""
+
     def init(params: Any) -> optax.EmptyState:
         return optax.EmptyState()
 
     def update(updates: Any, state: optax.EmptyState, params: Any = None, **extra: Any) -> tuple[Any, optax.EmptyState]:
-        params = needed(params, "stop_at_zero")
-
-        def stop(updates: Any, params: Any) -> Any:
-            return jax.tree.map(lambda u, p: jnp.where((p > 0) & (p + u < 0) | (p < 0) & (p + u > 0), -p, u),
-                                updates, params)  # fmt: skip
-
-        return within(chosen(mask, params), stop, updates, params), state
+        params = needed(params, name)
+        return within(chosen(mask, params), lambda u, w: jax.tree.map(act, u, w), updates, params), state
 
     return optax.GradientTransformationExtraArgs(init, update)
