@@ -8,49 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from l1jax._arrays import eps
-from l1jax._node import node
-from l1jax.certificate import Certificate, certify
-from l1jax.engines import Engine
+from l1jax._arrays import concrete, eps
+from l1jax.engines import ActiveSet, Engine
+from l1jax.hosted import Penalties, on_host
 from l1jax.implicit import solution_tangents
+from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
 from l1jax.standard_form import StandardForm
 
 ATTEMPTS = 4  # how often an engine whose own estimate of the gap was too kind is sent back to work
 
 
-@node
-class Stop:
-    """When a path has said enough: the share of deviance explained, the number of nonzeros. Infinite for never."""
-
-    dev_ratio: Array
-    nonzeros: Array
-
-
-@node
-class Controls:
-    """How to run: numbers only, so that none of them costs a compilation."""
-
-    tol: Array
-    max_steps: Array
-    stop: Stop | None = None
-
-
-@node
-class Minimum:
-    """Certified points in the units of the standard form, one for each strength."""
-
-    z: Array
-    b: Array
-    loss: Array
-    objective: Array
-    gap: Array
-    stationarity: Array
-    steps: Array
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def minimise(
-    engine: Engine,
+    engine: Engine | ActiveSet,
     mode: str,
     equalities: bool,
     form: StandardForm,
@@ -61,14 +31,24 @@ def minimise(
 ) -> Minimum:
     """The minimisers at strengths `lams` (L,), in the order given; None for the penalty's own (L = 1).
 
-    mode "warm" solves one after the other, each from the last; "vmap" all at once. This is the boundary at which
-    solutions are differentiated: a function of arrays, whose derivative is that of the exact minimiser.
+    mode "warm" solves one after the other, each from the last; "vmap" all at once. Active sets are driven from the
+    host where values can be seen, and leave traced problems to the engine that they carry for these. This is the
+    boundary at which solutions are differentiated: a function of arrays, whose derivative is that of the exact
+    minimiser.
     """
+    if isinstance(engine, ActiveSet):
+        if concrete(form, penalty, lams, start, controls):
+            penalties = Penalties(form, penalty, lams)
+            if engine.suits(penalties[-1]):
+                return on_host(engine, equalities, form, penalties, start, controls)
+        engine = engine.traced
     return _minimise(engine, mode, equalities, form, penalty, lams, start, controls)
 
 
 @minimise.defjvp
-def _minimise_jvp(engine: Engine, mode: str, equalities: bool, primals: Any, tangents: Any) -> tuple[Minimum, Minimum]:
+def _minimise_jvp(
+    engine: Engine | ActiveSet, mode: str, equalities: bool, primals: Any, tangents: Any
+) -> tuple[Minimum, Minimum]:
     form, penalty, lams, *_ = primals
     found = minimise(engine, mode, equalities, *primals)
 
@@ -79,10 +59,8 @@ def _minimise_jvp(engine: Engine, mode: str, equalities: bool, primals: Any, tan
     def lane(lam: Any, lam_dot: Any, z: Array, b: Array) -> Any:
         return solution_tangents(pose, (form, penalty, lam), (*tangents[:2], lam_dot), z, b)
 
-    over_lams = None if lams is None else 0
-    dz, db, dloss, dobjective = jax.vmap(lane, in_axes=(over_lams, over_lams, 0, 0))(
-        lams, tangents[2], found.z, found.b
-    )
+    axis = None if lams is None else 0
+    dz, db, dloss, dobjective = jax.vmap(lane, in_axes=(axis, axis, 0, 0))(lams, tangents[2], found.z, found.b)
     still = jnp.zeros_like(found.gap)
     no_steps = np.zeros(found.steps.shape, jax.dtypes.float0)
     return found, Minimum(dz, db, dloss, dobjective, still, still, no_steps)  # type: ignore[arg-type]
@@ -103,33 +81,26 @@ def _minimise(
     count = 1 if lams is None else lams.shape[0]
     z, b = (jnp.broadcast_to(a, (count, *a.shape[1:])) for a in start)
 
-    def at(lam: Array | None) -> Any:
-        return penalty if lam is None else penalty.with_lam(lam)
-
-    def lane(lam: Array | None, z: Array, b: Array, goal: Array, limit: Array) -> Any:
-        return _run(engine, form, work, form.units(at(lam)), equalities, z, b, goal, limit)
-
-    def over_lams(function: Any, *others: Array) -> Any:
-        return jax.vmap(function, in_axes=(None if lams is None else 0, *(0 for _ in others)), axis_size=count)(
-            lams, *others
-        )
+    def lane(penalty: Any, z: Array, b: Array, goal: Array, limit: Array) -> Any:
+        return _run(engine, form, work, form.units(penalty), equalities, z, b, goal, limit)
 
     def one_by_one(first: Array, *lanes: Array) -> Any:
         def step(carry: Any, lane_inputs: Any) -> Any:
-            last, saturated = carry
+            last, stopped = carry
             lam, z, b, goal, limit = lane_inputs
             z, b = jax.tree.map(lambda a, own: jnp.where(first, a, own), last, (z, b))
-            z, b, steps, claimed = lane(lam, z, b, goal, jnp.where(saturated, 0, limit))
+            at = penalty if lam is None else penalty.with_lam(lam)
+            z, b, steps, claimed = lane(at, z, b, goal, jnp.where(stopped, 0, limit))
             if controls.stop is not None:
                 loss = form.loss.value(form.eta(z, b), form.y, form.s)
-                saturated = saturated | _saturated(controls.stop, form, z, loss)
-            return ((z, b), saturated), (z, b, steps, claimed)
+                stopped = stopped | saturated(controls.stop, form, z, loss)
+            return ((z, b), stopped), (z, b, steps, claimed)
 
         begin = (jax.tree.map(lambda a: a[0], lanes[:2]), first & ~first)
         return jax.lax.scan(step, begin, (lams, *lanes))[1]
 
     def all_at_once(first: Array, *lanes: Array) -> Any:
-        return over_lams(lane, *lanes)
+        return over_lams(lane, penalty, lams, *lanes)
 
     schedule = one_by_one if mode == "warm" else all_at_once
 
@@ -144,24 +115,22 @@ def _minimise(
         goal = jnp.where(again & ~looking, tighter, jnp.inf)
         z, b, more, claimed = schedule(attempt == 0, z, b, goal, controls.max_steps - steps)
         steps = steps + more
-        checked = certify_all(z, b)
+        checked = certificates(z, b)
         short = ~(checked.measure <= controls.tol) & ~jnp.isnan(checked.measure)
         again = again & claimed & short & (steps < controls.max_steps)
         z, b = jax.tree.map(lambda a, old: jnp.where(looking, a, old), (checked.z, checked.b), (z, b))
         return attempt + 1, again, z, b, steps, checked
 
-    def certify_all(z: Array, b: Array) -> Certificate:
-        return over_lams(lambda lam, z, b: certify(form, form.units(at(lam)), z, b, equalities), z, b)
+    def certificates(z: Array, b: Array) -> Any:
+        return certify_all(form, penalty, lams, z, b, equalities)
 
     steps = jnp.zeros(count, jnp.int32)
-    blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(certify_all, z, b))
+    blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(certificates, z, b))
     # Unpenalised coefficients are fitted before the first attempt, by a look at the start: so those that are to be 0
     # at lambda_max never move.
     carry = (jnp.asarray(-1 if equalities else 0, jnp.int32), steps == 0, z, b, steps, blank)
     *_, steps, done = jax.lax.while_loop(unfinished, attempt, carry)
-    found = Minimum(done.z, done.b, done.loss, done.objective, done.gap, done.stationarity, steps)
-    zero, _ = form.start
-    return _where_answered(form, over_lams(lambda lam: at(lam).valid(zero)), controls, found)
+    return as_found(form, penalty, lams, done, steps, controls)
 
 
 def _run(
@@ -214,24 +183,3 @@ def _run(
     carry = (state, engine.point(state), infinite, infinite, zero, zero, zero)
     _, (z, b), _, gap, steps, *_ = jax.lax.while_loop(unfinished, body, carry)
     return z, b, steps, gap <= goal
-
-
-def _saturated(stop: Stop, form: StandardForm, z: Array, loss: Array) -> Array:
-    dev_ratio = 1 - loss / jnp.where(form.null_objective > 0, form.null_objective, 1.0)
-    return (dev_ratio >= stop.dev_ratio) | (jnp.sum(z != 0, dtype=z.dtype) >= stop.nonzeros)
-
-
-def _where_answered(form: StandardForm, valid: Array, controls: Controls, found: Minimum) -> Minimum:
-    """NaN where the data or the penalty have no answer, and after the strength at which a path was to stop."""
-    keep = form.fit & valid
-    if controls.stop is not None:
-        done = jax.vmap(functools.partial(_saturated, controls.stop, form))(found.z, found.loss)
-        done = done.astype(jnp.int32)
-        keep = keep & (jnp.cumsum(done) == done)  # none before it
-
-    def masked(a: Array) -> Array:
-        if not jnp.issubdtype(a.dtype, jnp.floating):
-            return a
-        return jnp.where(keep.reshape(keep.shape + (1,) * (a.ndim - 1)), a, jnp.nan)
-
-    return jax.tree.map(masked, found)

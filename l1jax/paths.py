@@ -9,9 +9,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
-from l1jax.engines import Engine
+from l1jax.engines import ActiveSet, Engine
 from l1jax.grid import check_one_strength, grid_of
-from l1jax.loop import Controls, Minimum, minimise
+from l1jax.loop import minimise
+from l1jax.minimum import Controls, Minimum
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values, numeric, on_device
 from l1jax.result import Result
@@ -69,6 +70,8 @@ def path(
         mode = "warm" if jax.default_backend() == "cpu" else "vmap"
     if mode not in ("warm", "vmap"):
         raise ValueError(f'mode: want "auto", "warm" or "vmap", got {mode!r}')
+    if mode == "vmap" and isinstance(engine, ActiveSet):
+        engine = engine.traced
     form, penalty = prepared(problem)
     strengths = grid_of(problem.X.shape, form, penalty, num, ratio) if lams is None else _check_lams(lams, problem)
     controls = make_controls(problem, engine, tol, max_steps, (max_dev_ratio, max_nonzeros))
@@ -96,7 +99,7 @@ def _check_lams(lams: ArrayLike, problem: Problem) -> Array:
 
 
 def _in_chunks(
-    engine: Engine,
+    engine: Engine | ActiveSet,
     mode: str,
     equalities: bool,
     form: StandardForm,

@@ -12,8 +12,9 @@ from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete, eps
 from l1jax.certificate import certified, certify
-from l1jax.engines import Engine, by_name, from_transformation
-from l1jax.loop import Controls, Minimum, Stop, minimise
+from l1jax.engines import ActiveSet, Engine, by_name, from_transformation
+from l1jax.loop import minimise
+from l1jax.minimum import Controls, Minimum, Stop
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values, numeric, on_device
 from l1jax.result import Result
@@ -63,32 +64,43 @@ def solve(
     return finish(problem, form, penalty, jax.tree.map(lambda a: a[0], found), penalty.lam, controls)
 
 
-def choose_engine(problem: Problem, solver: Any) -> Engine:
+def choose_engine(problem: Problem, solver: Any) -> Engine | ActiveSet:
     """The engine for a solver's name or transformation.
 
-    "auto" is coordinate descent or, for other losses than the squared one, proximal Newton, where these apply and their
-    Gram matrices are small, on CPUs, which run their scalar loop well; else FISTA, which is all matrix products.
+    "auto" is, on CPUs, active sets where they apply, driven from the host; under tracing coordinate descent or, for
+    other losses than the squared one, proximal Newton, where these apply and their Gram matrices are small, as CPUs
+    run their scalar loop well; else, and on GPU and TPU, FISTA, which is all matrix products.
     """
     if isinstance(solver, optax.GradientTransformation) or callable(solver):
         return from_transformation(solver)
-    if solver == "auto":
-        n, p = problem.X.shape
-        for name, limit in (("cd", max(2 * n, 4096)), ("newton", 1024)):
-            fit = p <= limit and jax.default_backend() == "cpu" and problem.loss.curved
-            if fit and not by_name[name].refuses(problem.loss, problem.penalty):
-                return by_name[name]
-        return by_name["fista"]
-    if not isinstance(solver, str) or solver not in by_name:
-        names = ", ".join(f'"{name}"' for name in ("auto", *by_name))
+    if solver in ("auto", "active"):
+        traced = _choose_traced(problem)
+        engine = ActiveSet(traced)
+        refusal = engine.refuses(problem.loss, problem.penalty)
+        if solver == "auto":
+            return engine if not refusal and jax.default_backend() == "cpu" else traced
+    elif not isinstance(solver, str) or solver not in by_name:
+        names = ", ".join(f'"{name}"' for name in ("auto", "active", *by_name))
         raise ValueError(f"solver: want {names}, or an optax transformation; got {solver!r}")
-    refusal = by_name[solver].refuses(problem.loss, problem.penalty)
+    else:
+        engine = by_name[solver]
+        refusal = engine.refuses(problem.loss, problem.penalty)
     if refusal:
         raise ValueError(f"solver: {refusal}")
-    return by_name[solver]
+    return engine
+
+
+def _choose_traced(problem: Problem) -> Engine:
+    n, p = problem.X.shape
+    for name, limit in (("cd", max(2 * n, 4096)), ("newton", 1024)):
+        fit = p <= limit and jax.default_backend() == "cpu" and problem.loss.curved
+        if fit and not by_name[name].refuses(problem.loss, problem.penalty):
+            return by_name[name]
+    return by_name["fista"]
 
 
 def make_controls(
-    problem: Problem, engine: Engine, tol: Any, max_steps: Any, stop: tuple[Any, Any] | None = None
+    problem: Problem, engine: Engine | ActiveSet, tol: Any, max_steps: Any, stop: tuple[Any, Any] | None = None
 ) -> Controls:
     """Check and convert what says how to run."""
     if tol is None:

@@ -11,7 +11,7 @@ import l1jax
 ORDER = [
     "version", "_node", "_arrays", "prox", "penalties", "losses", "design", "problem", "standard_form", "certificate",
     "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
-    "implicit", "loop", "grid", "solving", "paths", "datasets", "tables", "plot",
+    "implicit", "minimum", "hosted", "loop", "grid", "solving", "paths", "datasets", "tables", "plot",
     "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
@@ -20,7 +20,7 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
                      "survival", "__init__"],
           "transforms": ["states", "masks", "metrics", "base", "accelerated", "aliases", "dual", "subgradient",
                           "__init__"],
-          "engines": ["base", "coordinate", "gradient", "newton", "__init__"]}  # fmt: skip
+          "engines": ["base", "coordinate", "gradient", "newton", "working_set", "active", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 
 ROOT = Path(l1jax.__file__).parent

@@ -1,5 +1,6 @@
 """Engines: one algorithm a file. `by_name` lists those that `solve` knows by a name."""
 
+from l1jax.engines.active import ActiveSet as ActiveSet
 from l1jax.engines.base import Engine as Engine
 from l1jax.engines.coordinate import CoordinateDescent as CoordinateDescent
 from l1jax.engines.gradient import (

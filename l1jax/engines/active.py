@@ -1,0 +1,223 @@
+"""Active sets: second-order steps on a growing working set, driven from the host, and one pass over X for the rest."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from l1jax.engines.base import Engine
+from l1jax.engines.working_set import TINY, Floats, Kinks, Local, SmoothSet, SquaredSet, WorkingSet
+from l1jax.losses import Loss, Squared
+from l1jax.penalties import Elementwise, Penalty
+from l1jax.standard_form import StandardForm
+
+AT_ONCE = 4  # strengths solved between two passes over X
+JUMP = 1.6  # how far a strength may lie below the last before others are put between them
+RETURNS = 5  # how often a strength is taken up again because of what a pass shows
+NEW = 128  # features taken in hand at once, at least
+WHOLE = 1024  # so many features, if they are fewer than the rows, are all in hand from the start
+LARGE = 2048  # the most features without a corner, which are all in the support
+STEPS = 1000  # the most for one strength
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveSet:
+    """Newton's steps on the support, in which features enter and leave as their slopes and signs demand.
+
+    A working set holds the features that the slopes' own slope in lambda foretells; its second derivative is all that
+    is kept. After a few strengths one pass over X looks at all the others, and finds any that were overlooked.
+
+    Source: Osborne, Presnell, Turlach (2000), "A new approach to variable selection in least squares problems", IMA
+    J. Numer. Anal. 20(3); Tibshirani et al. (2012), "Strong rules for discarding predictors in lasso-type problems",
+    JRSS B 74(2); Larsson, Wallin (2022), "The Hessian screening rule", NeurIPS.
+    """
+
+    traced: Engine
+    """The engine for problems whose values can't be seen."""
+
+    @property
+    def max_steps(self) -> int:
+        return self.traced.max_steps
+
+    def refuses(self, loss: Loss, penalty: Penalty) -> str:
+        if type(loss).bent is not Loss.bent or loss.several or not loss.curved:
+            return f"active sets want a curved loss that is a sum over rows, got {type(loss).__name__}"
+        if not isinstance(penalty, Elementwise) or not penalty.certified:
+            return f"active sets want a convex penalty that acts on each coefficient alone, got {penalty!r}"
+        return ""
+
+    def suits(self, kinks: Kinks) -> bool:
+        """Whether supports are likely to be small: a penalty without corners has none."""
+        return int(np.sum((kinks.l1 == 0) & (kinks.lower < kinks.upper))) <= LARGE
+
+    def run(
+        self,
+        form: StandardForm,
+        kinks: Sequence[Kinks],
+        start: tuple[Floats, Floats],
+        tol: float,
+        limit: int,
+        enough: Callable[[float, int], bool] | None = None,
+    ) -> tuple[Floats, Floats, Any]:
+        """The minimisers (L, p), intercepts (L,) and steps (L,) for penalties in descending order.
+
+        `enough`, of a loss and a number of nonzeros, says where to stop: the rest then repeats the last point.
+        """
+        return Path(form, kinks, start, tol, min(limit, STEPS), enough).run()
+
+
+class Path:
+    """A run over strengths in descending order: what it knows of the last point, and what it is asked for."""
+
+    def __init__(
+        self,
+        form: StandardForm,
+        kinks: Sequence[Kinks],
+        start: tuple[Floats, Floats],
+        tol: float,
+        limit: int,
+        enough: Callable[[float, int], bool] | None,
+    ) -> None:
+        self.kinks, self.tol, self.limit, self.enough = kinks, tol, limit, enough
+        n, p = form.shape
+        self.whole = isinstance(form.loss, Squared) and p <= min(n, WHOLE)
+        self.work = work = working_set(form, self.whole)
+        first = self.at(0)
+        self.rest = np.clip(np.zeros(work.size, work.w.dtype), first.lower, first.upper)
+        s = np.asarray(form.s)
+        force = work.force()
+        size = float(np.sqrt(np.sum(force[s > 0] ** 2 / s[s > 0])))
+        norm = np.pad(np.asarray(form.design.norm), (0, work.size - p), constant_values=1)
+        self.floor = 8 * float(np.finfo(norm.dtype).eps) * size * norm + TINY
+        z = np.concatenate([start[0], start[1][None]])[: work.size]
+        moving = np.flatnonzero(z != self.rest)
+        held = np.arange(p) if self.whole else np.flatnonzero((z != self.rest) | (self.rest != 0))
+        if work.size > p:
+            held, moving = np.union1d(held, [p]), np.union1d(moving, [p])
+        work.include(held, z[held])
+        work.sign[work.where[moving]] = np.where(z[moving] == 0, 1, np.sign(z[moving]))
+        work.enter(moving, first.l2)
+        self.passes = 0
+
+    def at(self, i: int) -> Kinks:
+        """The penalty at a strength; none on the intercept."""
+        kinks = self.kinks[i]
+        if len(kinks.l1) == self.work.size:
+            return kinks
+        none = (0, 0, -np.inf, np.inf)
+        return Kinks(*(np.append(a, a.dtype.type(x)) for a, x in zip(kinks.parts(), none, strict=True)))
+
+    def run(self) -> tuple[Floats, Floats, Any]:
+        work, count = self.work, len(self.kinks)
+        Z = np.zeros((count, work.size), work.w.dtype)
+        steps = np.zeros(count, np.int32)
+        u = work.slopes(work.force()[:, None])[:, 0]
+        slope, last = np.zeros_like(u), np.inf
+        i = returns = 0
+        while i < count:
+            goals = [self.at(j) for j in range(i, min(i + AT_ONCE, count))]
+            far = float(np.max(np.abs(u) / np.where(goals[0].l1 > 0, goals[0].l1, np.inf), initial=0.0))
+            between = far > JUMP and returns == 0
+            if between:
+                goals = [dataclasses.replace(goals[0], l1=goals[0].l1 * (far / (0.95 * JUMP)))]
+            self._foresee(u, slope, last, goals[-1])
+            points, U, losses, taken = self._solve(goals)
+            good = self._first_wrong(goals, points, U)
+            if not between:
+                steps[i : i + len(goals)] += taken
+                returns += 1
+                if good == 0 and returns > RETURNS:
+                    good = 1  # as good as it gets; its certificate will tell
+                for j in range(good):
+                    Z[i + j] = points[j]
+                    if self.enough is not None and self.enough(losses[j], int(np.sum(points[j][: len(work.XT)] != 0))):
+                        Z[i + j :] = points[j]
+                        good, count = j + 1, 0
+                        break
+            if good:
+                strength = float(np.max(goals[good - 1].l1))
+                before, there = (np.max(goals[good - 2].l1), U[:, good - 2]) if good > 1 else (last, u)
+                if before > strength and np.isfinite(before):
+                    slope = (U[:, good - 1] - there) / (strength - before)
+                u, last = U[:, good - 1], strength
+                if not between:
+                    i, returns = i + good, 0
+        p = len(work.XT)
+        return Z[:, :p], Z[:, p] if work.size > p else np.zeros(len(Z), Z.dtype), steps
+
+    def _solve(self, goals: list[Kinks]) -> tuple[list[Floats], Floats, list[float], list[int]]:
+        """Points optimal on the working set, the slopes of all features there, losses, and steps."""
+        work = self.work
+        points, forces, losses, steps = [], [], [], []
+        for kinks in goals:
+            steps.append(work.settle(kinks, self.slack(kinks), self.limit))
+            z = self.rest.copy()
+            z[work.ids[: work.m]] = work.w[: work.m]
+            points.append(z)
+            if self.whole:
+                work.refresh()
+                u = np.empty_like(z)
+                u[work.ids] = work.u
+                forces.append(u)
+            else:
+                forces.append(work.force())
+            losses.append(work.value() if self.enough is not None else np.nan)
+        self.passes += not self.whole
+        U = np.stack(forces, axis=1)
+        return points, U if self.whole else work.slopes(U), losses, steps
+
+    def _first_wrong(self, goals: list[Kinks], points: list[Floats], U: Floats) -> int:
+        """The first point that is not optimal, with what it lacks taken in hand; their number if all are."""
+        for j, kinks in enumerate(goals):
+            above, below = kinks.pulls(points[j], U[:, j])
+            pull = np.maximum(above, below)
+            wrong = pull > 2 * self.slack(kinks)
+            if np.any(wrong):
+                outside = np.flatnonzero(wrong & (self.work.where < 0))
+                self._take(outside, pull)
+                if not len(outside):
+                    self.work.refresh()
+                return j
+        if not self.whole:
+            self.work.refresh()
+        return len(goals)
+
+    def _foresee(self, u: Floats, slope: Floats, last: float, goal: Kinks) -> None:
+        """Take in hand what will have moved at `goal`, if slopes go on as they did."""
+        ahead = u + (np.max(goal.l1) - last) * slope if np.isfinite(last) else u
+        outside = self.work.where < 0
+        pull = np.maximum.reduce([*goal.pulls(self.rest, u), *goal.pulls(self.rest, ahead)])
+        self._take(np.flatnonzero(outside & (pull > -0.02 * goal.l1)), pull)
+
+    def _take(self, ids: Any, pull: Floats) -> None:
+        """Take features in hand: those that are pulled most, if they are many."""
+        most = max(NEW, self.work.m // 4)
+        if len(ids) > most:
+            ids = ids[np.argpartition(-pull[ids], most)[:most]]
+        self.work.include(ids, self.rest[ids])
+
+    def slack(self, kinks: Kinks) -> Floats:
+        slack: Floats = self.tol / 4 * np.maximum(kinks.l1, 1e-2 * np.max(kinks.l1)) + self.floor
+        return slack
+
+
+def working_set(form: StandardForm, whole: bool) -> WorkingSet:
+    """An empty working set of a problem."""
+    XT = np.asarray(form.design.XT)
+    if isinstance(form.loss, Squared):
+        return SquaredSet(XT, np.asarray(form.s), np.asarray(form.y), whole)
+
+    def local(eta: Floats) -> Local:
+        value, force, curvature = _local(form.loss, eta, form.y, form.s)
+        return Local(float(value), np.asarray(force), np.asarray(curvature))
+
+    return SmoothSet(XT, form.intercept, np.asarray(form.offset), local)
+
+
+@jax.jit
+def _local(loss: Loss, eta: Any, y: Array, s: Array) -> tuple[Array, Array, Array]:
+    curvature = loss.curvature(eta, y, s)
+    return loss.value(eta, y, s), -loss.gradient(eta, y, s), curvature

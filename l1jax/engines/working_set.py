@@ -1,0 +1,480 @@
+"""Second-order steps on the support: the features in hand, and the inverse of their second derivative, kept current.
+
+This is NumPy, driven from the host: sizes follow the support, nothing is padded, nothing is compiled.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Indices = np.ndarray[Any, np.dtype[np.intp]]
+
+TOGETHER = 32  # how many features may enter the support in one step
+PATIENT = 8  # steps at one strength after which they enter one at a time, from points optimal on their support
+TINY = float(np.finfo(np.float32).tiny)
+STUCK = 3  # steps that hardly lessen the imbalance, after which only rounding is left
+DEPENDENT = 1e-8  # a feature's share outside the span of the support, below which it does not enter beside others
+
+
+@dataclasses.dataclass(frozen=True)
+class Kinks:
+    """The penalty l1*|w| + l2/2*w^2 on [lower, upper], feature by feature, as arrays of one shape."""
+
+    l1: Floats
+    l2: Floats
+    lower: Floats
+    upper: Floats
+
+    def parts(self) -> tuple[Floats, Floats, Floats, Floats]:
+        return self.l1, self.l2, self.lower, self.upper
+
+    def __getitem__(self, ids: Any) -> "Kinks":
+        return Kinks(*(a[ids] for a in self.parts()))
+
+    def pulls(self, w: Floats, u: Floats) -> tuple[Floats, Floats]:
+        """How far u lies above and below the subdifferential at w; negative inside."""
+        slope = self.l2 * w
+        above = u - slope - np.where(w < 0, -self.l1, self.l1)
+        below = slope + np.where(w > 0, self.l1, -self.l1) - u
+        above[w >= self.upper] = -np.inf
+        below[w <= self.lower] = -np.inf
+        return above, below
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+    """A loss at one point: its value, minus its gradient and its curvature in the linear predictor."""
+
+    value: float
+    force: Floats
+    curvature: Floats
+
+
+class WorkingSet(abc.ABC):
+    """A smooth loss of the features in hand: `ids` (m,), their coefficients `w`, minus the loss's slopes `u`.
+
+    The first `k` are the support: free to move, each on its side of zero, `sign`; the others rest at a kink of their
+    penalty. H is about the inverse of the second derivative on the support. Features enter and leave it by block
+    elimination, so that no factorisation is made anew; steps are corrected by their true slopes, so that H need not
+    be exact.
+    """
+
+    def __init__(self, XT: Floats, size: int) -> None:
+        self.XT, self.size = XT, size
+        self.k = self.m = self.rebuilds = 0
+        self.where = np.full(size, -1)  # the position of each feature
+        self.ids = np.empty(0, np.intp)
+        self.w, self.u, self.sign = (np.empty(0, XT.dtype) for _ in range(3))
+        self.H = np.empty((0, 0), XT.dtype)
+
+    # -- what a loss says
+
+    @abc.abstractmethod
+    def read(self, ids: Indices) -> None:
+        """Take in the data of new features, at the end of `ids` already, and their slopes."""
+
+    @abc.abstractmethod
+    def products(self, rows: Any, columns: Any) -> Floats:
+        """A block of the second derivative at the current point, by positions."""
+
+    @abc.abstractmethod
+    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
+        """What the loss loses by moving the features at these positions by d, and what `accept` then needs."""
+
+    @abc.abstractmethod
+    def accept(self, step: Any) -> None:
+        """Bring the loss to where `try_step` was: the slopes `u` of all features in hand."""
+
+    @abc.abstractmethod
+    def refresh(self) -> None:
+        """Compute the slopes anew, from the data."""
+
+    @abc.abstractmethod
+    def force(self) -> Floats:
+        """Minus the gradient in the linear predictor, (n,)."""
+
+    @abc.abstractmethod
+    def slopes(self, forces: Floats) -> Floats:
+        """One pass over the data: the slopes of all features, (size, c), at points of these forces (n, c)."""
+
+    @abc.abstractmethod
+    def value(self) -> float:
+        """The loss."""
+
+    def renew(self) -> None:  # noqa: B027
+        """Bring the second derivative to the current point, where it is not constant."""
+
+    # -- the set
+
+    def include(self, ids: Indices, w: Floats) -> None:
+        """Take features in hand, at rest at w."""
+        if not len(ids):
+            return
+        start, self.m = self.m, self.m + len(ids)
+        for name in ("ids", "w", "u", "sign"):
+            setattr(self, name, longer(getattr(self, name), self.m, start))
+        self.ids[start : self.m], self.w[start : self.m], self.sign[start : self.m] = ids, w, 0
+        self.where[ids] = np.arange(start, self.m)
+        self.read(ids)
+
+    def exchange(self, i: int, j: int) -> None:
+        """Swap two positions."""
+        for a in (self.ids, self.w, self.u, self.sign):
+            a[i], a[j] = a[j], a[i]
+        self.where[self.ids[i]], self.where[self.ids[j]] = i, j
+
+    def leave(self, positions: Indices) -> None:
+        """Take features out of the support, and out of H."""
+        start, H = self.k, self.H
+        for i in np.sort(positions)[::-1]:
+            start -= 1
+            if i != start:
+                swap(H, i, start, self.k)
+                self.exchange(int(i), start)
+        k, self.k = self.k, start
+        if start:
+            B = H[:start, start:k]
+            H[:start, :start] -= B @ np.linalg.solve(H[start:k, start:k], B.T)
+
+    def enter(self, ids: Indices, l2: Floats) -> None:
+        """Take features in hand into the support, and into H."""
+        for i in ids:
+            self.exchange(int(self.where[i]), self.k)
+            self.k += 1
+        k, start = self.k, self.k - len(ids)
+        self.H = wider(self.H, k, start)
+        H, old, new = self.H, slice(0, start), slice(start, k)
+        B, C = self.products(old, new), self.products(new, new)
+        U = H[old, old] @ B
+        S = C - B.T @ U
+        at = np.arange(len(ids))
+        S[at, at] += l2[ids] + 1e-10 * C[at, at] + TINY
+        R = np.linalg.inv(S)
+        R = (R + R.T) / 2
+        V = U @ R
+        H[old, old] += V @ U.T
+        H[old, new], H[new, old], H[new, new] = -V, -V.T, R
+
+    def rebuild(self, l2: Floats) -> None:
+        """Compute H anew, for the l2 of the support."""
+        self.renew()
+        k = self.k
+        A = self.products(slice(0, k), slice(0, k)).copy()
+        at = np.arange(k)
+        diagonal = A[at, at]
+        self.H = wider(self.H, k, 0)
+        self.rebuilds += 1
+        for ridge in (8 * np.finfo(A.dtype).eps, 1e-8, 1e-4):
+            A[at, at] = diagonal * (1 + ridge) + l2 + TINY
+            try:
+                H = np.linalg.inv(A)
+            except np.linalg.LinAlgError:
+                continue
+            if np.all(np.isfinite(H)) and np.all(H[at, at] > 0):
+                break
+        self.H[:k, :k] = (H + H.T) / 2
+
+    # -- the minimum over the features in hand
+
+    def settle(self, kinks: Kinks, slack: Floats, limit: int) -> int:
+        """Steps until the slopes of all features in hand are within `slack` of the subdifferential; their number."""
+        rebuilt, stuck = False, 0
+        for step in range(limit):
+            k, m = self.k, self.m
+            here, room, w, u = kinks[self.ids[:m]], slack[self.ids[:m]], self.w[:m], self.u[:m]
+            e = self._imbalance(here)
+            above, below = here[slice(k, m)].pulls(w[k:], u[k:])
+            pull = np.maximum(above, below)
+            waiting = np.flatnonzero(pull > room[k:]) + k
+            off = float(np.max(np.abs(e) / room[:k], initial=0.0))
+            if (step and off <= 1 and not len(waiting)) or stuck == STUCK:
+                return step
+            # Many at once at first; later one at a time, from points optimal on their support: so no cycle lasts.
+            late = step >= PATIENT
+            if late and off > max(1.0, 1e-3 * float(np.max(pull, initial=0.0) / np.min(room))):
+                waiting = waiting[:0]
+            most = 1 if late else TOGETHER
+            if len(waiting) > most:
+                waiting = waiting[np.argpartition(-pull[waiting - k], most - 1)[:most]]
+            direction = np.where(above[waiting - k] >= below[waiting - k], 1.0, -1.0).astype(w.dtype)
+            d = self.H[:k, :k] @ e
+            waiting, direction, d, dnew, push = self._with_entrants(here, waiting, direction, pull, e, d)
+            moved = np.concatenate([np.arange(k), waiting])
+            sign = np.concatenate([self.sign[:k], np.where(w[waiting] == 0, direction, np.sign(w[waiting]))])
+            taken = self._move(here[moved], moved, sign, np.concatenate([d, dnew]), np.concatenate([e, push]))
+            if taken is None:  # nothing is gained by it: H is too old, or only rounding is left
+                stuck = STUCK if rebuilt or not k else stuck + 1
+                if stuck < STUCK:
+                    self.rebuild(here.l2[:k])
+                    rebuilt = True
+                continue
+            gone, whole = taken
+            new = self.ids[waiting[~np.isin(waiting, gone)]]
+            self.sign[gone] = 0
+            if np.any(gone < k):
+                self.leave(gone[gone < k])
+            if len(new):
+                self.enter(new, kinks.l2)
+            if whole and not len(gone) and not len(waiting):
+                left = float(np.max(np.abs(self._imbalance(here)) / room[:k], initial=0.0))
+                stuck = stuck + 1 if left > 0.5 * off else 0
+                if rebuilt := left > max(1.0, 0.2 * off):
+                    self.rebuild(here.l2[:k])
+            else:
+                rebuilt, stuck = False, 0
+        return limit
+
+    def _imbalance(self, here: Kinks) -> Floats:
+        """What is left of the support's slopes, (k,): 0 at its optimum."""
+        k = self.k
+        imbalance: Floats = self.u[:k] - here.l2[:k] * self.w[:k] - here.l1[:k] * self.sign[:k]
+        return imbalance
+
+    def _with_entrants(self, here, new, direction, pull, e, d):  # type: ignore[no-untyped-def]
+        """The step of the support (d) and of new features, all of which move inwards: others are left out."""
+        k = self.k
+        none = np.zeros(0, d.dtype)
+        if not len(new):
+            return new, direction, d, none, none
+        old = slice(0, k)
+        B, C = self.products(old, new), self.products(new, new)
+        U = self.H[old, old] @ B
+        S = C - B.T @ U
+        at = np.arange(len(new))
+        size = C[at, at] + here.l2[new] + TINY
+        S[at, at] += here.l2[new]
+        # A feature in the span of the support moves along a null direction, to the first kink: alone.
+        apart = S[at, at] > DEPENDENT * size
+        if not np.all(apart):
+            apart = apart if np.any(apart) else at == np.argmax(pull[new - k])
+        S[at, at] = np.maximum(S[at, at], 1e-12 * size) + 1e-12 * size
+        push = direction * pull[new - k]
+        b = push - B.T @ d
+        kept = np.flatnonzero(apart)
+        while len(kept):
+            dnew = np.linalg.solve(S[np.ix_(kept, kept)], b[kept])
+            inwards = dnew * direction[kept] > 0
+            if np.all(inwards):
+                return new[kept], direction[kept], d - U[:, kept] @ dnew, dnew, push[kept]
+            kept = kept[inwards]
+        return new[:0], direction[:0], d, none, none
+
+    def _move(self, here: Kinks, moved: Indices, sign: Floats, d: Floats, e: Floats) -> tuple[Indices, bool] | None:
+        """Go along d, to the end of each feature's piece at most: (the positions that came to rest, whether all of d).
+
+        The step is projected onto the pieces if that gains enough, else it ends where the first feature comes to
+        rest. None if no step gains anything.
+        """
+        w = self.w[moved]
+        low = np.where(sign > 0, np.maximum(here.lower, 0), here.lower)
+        high = np.where(sign < 0, np.minimum(here.upper, 0), here.upper)
+        promised = float(e @ d)
+        target = w + d
+        ends = np.where(d > 0, high, low)
+        out = np.where(d > 0, target >= high, target <= low) & (d != 0)
+
+        def attempt(step: Floats) -> tuple[float, Any]:
+            gain, outcome = self.try_step(moved, step)
+            return gain - float(np.sum(here.l1 * (sign * step) + here.l2 * step * (w + step / 2))), outcome
+
+        def rest(ended: Any, step: Floats, outcome: Any) -> tuple[Indices, bool]:
+            self.w[moved] += step
+            self.sign[moved] = sign
+            self.w[moved[ended]] = ends[ended]
+            self.accept(outcome)
+            return moved[ended], False
+
+        none = np.zeros(len(moved), bool)
+        if np.any(out):
+            step = np.where(out, ends - w, d)
+            gain, outcome = attempt(step)
+            if gain >= 0.05 * promised:
+                return rest(out, step, outcome)
+            times = np.where(out, (ends - w) / np.where(out, d, 1), np.inf)
+            t = float(np.min(times))
+            ended = times <= t
+        else:
+            t, ended = 1.0, none
+        noise = self.noise()
+        while t > 1e-10:
+            step = np.where(ended, ends - w, t * d)
+            gain, outcome = attempt(step)
+            if gain >= 1e-4 * t * promised - noise:
+                gone, _ = rest(ended, step, outcome)
+                return gone, t == 1
+            t, ended = t / 4, none
+        return None
+
+    def noise(self) -> float:
+        """What rounding may hide of a gain."""
+        return 0.0
+
+
+class SquaredSet(WorkingSet):
+    """1/2*|y - X'w|^2 by its Gram matrix on the features in hand; `whole` takes all of them in hand at once."""
+
+    def __init__(self, XT: Floats, s: Floats, y: Floats, whole: bool) -> None:
+        super().__init__(XT, len(XT))
+        self.whole = whole
+        equal = bool(np.all(s == s[0]))  # weights are a factor of products then, and else their roots one of rows
+        self.factor = s[0] if equal else s.dtype.type(1)
+        self.root = None if equal else np.sqrt(s)
+        self.y = y if self.root is None else self.root * y
+        self.X = self._rows(slice(None)) if whole else np.empty((0, XT.shape[1]), XT.dtype)  # as they were read
+        self.row, self.c = np.empty(0, np.intp), np.empty(0, XT.dtype)
+        self.G = np.empty((0, 0), XT.dtype)
+
+    def _rows(self, ids: Any) -> Floats:
+        return self.XT[ids] if self.root is None else self.XT[ids] * self.root
+
+    def read(self, ids: Indices) -> None:
+        m, start = self.m, self.m - len(ids)
+        self.c, self.row = longer(self.c, m, start), longer(self.row, m, start)
+        self.G = wider(self.G, m, start)
+        if self.whole:
+            self.row[:m] = ids
+            np.matmul(self.X, self.X.T, out=self.G)  # NumPy sees the symmetry, and does half of the work
+            self.G *= self.factor
+        else:
+            self.X = longer(self.X, m, start)
+            self.X[start:m] = self._rows(ids)
+            self.row[start:m] = np.arange(start, m)
+            self.G[:m, start:m] = self.factor * (self.X[:m] @ self.X[start:m].T)[self.row[:m]]
+            self.G[start:m, :start] = self.G[:start, start:m].T
+        self.c[start:m] = self.factor * (self.X[start:m] @ self.y)
+        self.u[start:m] = self.c[start:m] - self.G[start:m, :m] @ self.w[:m]
+
+    def exchange(self, i: int, j: int) -> None:
+        super().exchange(i, j)
+        swap(self.G, i, j, self.m)
+        for a in (self.c, self.row):
+            a[i], a[j] = a[j], a[i]
+
+    def products(self, rows: Any, columns: Any) -> Floats:
+        return self.G[rows, columns] if isinstance(rows, slice) else self.G[np.ix_(rows, columns)]
+
+    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
+        k, m = self.k, self.m
+        change = self.G[:m, :k] @ d[:k]
+        if len(d) > k:
+            change = change + self.G[:m, moved[k:]] @ d[k:]
+        return float(self.u[moved] @ d - change[moved] @ d / 2), change
+
+    def accept(self, step: Any) -> None:
+        self.u[: self.m] -= step
+
+    def refresh(self) -> None:
+        m = self.m
+        if self.whole:
+            self.u[:m] = self.c[:m] - self.G[:m, :m] @ self.w[:m]
+        else:
+            self.u[:m] = self.factor * (self.X[:m] @ self._residual())[self.row[:m]]
+
+    def force(self) -> Floats:
+        r = self._residual()
+        return self.factor * (r if self.root is None else self.root * r)
+
+    def slopes(self, forces: Floats) -> Floats:
+        return self.XT @ forces
+
+    def value(self) -> float:
+        return float(self.factor * np.sum(self._residual() ** 2)) / 2
+
+    def _residual(self) -> Floats:
+        at = np.flatnonzero(self.w[: self.m])
+        w = np.zeros(len(self.X), self.w.dtype)
+        w[self.row[at]] = self.w[at]
+        return self.y - w[: self.m] @ self.X[: self.m]
+
+
+class SmoothSet(WorkingSet):
+    """Any loss whose second derivative is diagonal, an unpenalised intercept as its last feature.
+
+    H belongs to the curvature at the point where it was computed, and serves until its steps leave too much.
+    """
+
+    def __init__(self, XT: Floats, intercept: bool, offset: Floats, local: Callable[[Floats], Local]) -> None:
+        super().__init__(XT, len(XT) + intercept)
+        self.local = local
+        self.eta = offset.copy()
+        self.here = local(self.eta)
+        self.curvature = self.here.curvature
+        self.X = np.empty((0, XT.shape[1]), XT.dtype)
+        self.row = np.empty(0, np.intp)
+
+    def read(self, ids: Indices) -> None:
+        m, start = self.m, self.m - len(ids)
+        self.X, self.row = longer(self.X, m, start), longer(self.row, m, start)
+        data = ids < len(self.XT)
+        self.X[start:m][data], self.X[start:m][~data] = self.XT[ids[data]], 1
+        self.row[start:m] = np.arange(start, m)
+        if np.any(self.w[start:m]):
+            self.eta = self.eta + self.w[start:m] @ self.X[start:m]
+            self.here = self.local(self.eta)
+            self.refresh()
+        else:
+            self.u[start:m] = self.X[start:m] @ self.here.force
+
+    def exchange(self, i: int, j: int) -> None:
+        super().exchange(i, j)
+        self.row[i], self.row[j] = self.row[j], self.row[i]
+
+    def products(self, rows: Any, columns: Any) -> Floats:
+        left, right = (self.X[self.row[: self.m][at]] for at in (rows, columns))
+        return (left * self.curvature) @ right.T
+
+    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
+        eta = self.eta + d @ self.X[self.row[moved]]
+        there = self.local(eta)
+        return self.here.value - there.value, (eta, there)
+
+    def accept(self, step: Any) -> None:
+        self.eta, self.here = step
+        self.u[: self.m] = (self.X[: self.m] @ self.here.force)[self.row[: self.m]]
+
+    def refresh(self) -> None:
+        self.u[: self.m] = (self.X[: self.m] @ self.here.force)[self.row[: self.m]]
+
+    def force(self) -> Floats:
+        return self.here.force
+
+    def slopes(self, forces: Floats) -> Floats:
+        u = self.XT @ forces
+        return u if self.size == len(u) else np.concatenate([u, np.sum(forces, axis=0, keepdims=True)])
+
+    def value(self) -> float:
+        return self.here.value
+
+    def noise(self) -> float:
+        return 8 * float(np.finfo(self.eta.dtype).eps) * abs(self.here.value)
+
+    def renew(self) -> None:
+        self.curvature = self.here.curvature
+
+
+def longer(a: Any, size: int, used: int) -> Any:
+    """`a`, or a longer copy, that has room for `size` rows; `used` of them are kept."""
+    if len(a) >= size:
+        return a
+    new = np.empty((max(size, 2 * len(a)), *a.shape[1:]), a.dtype)
+    new[:used] = a[:used]
+    return new
+
+
+def wider(a: Floats, size: int, used: int) -> Floats:
+    """The same for a square matrix."""
+    if len(a) >= size:
+        return a
+    new = np.empty((max(size, 3 * len(a) // 2),) * 2, a.dtype)
+    new[:used, :used] = a[:used, :used]
+    return new
+
+
+def swap(a: Floats, i: int, j: int, size: int) -> None:
+    """Swap two rows and columns of the leading block of `a`."""
+    a[[i, j], :size] = a[[j, i], :size]
+    a[:size, [i, j]] = a[:size, [j, i]]

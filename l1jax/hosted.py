@@ -1,0 +1,99 @@
+"""Runs that are driven from the host: the engine works in NumPy, its points are certified like any others."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from l1jax.engines import ActiveSet
+from l1jax.engines.working_set import Kinks
+from l1jax.minimum import Controls, Minimum, Stop, as_found, certify_all, over_lams
+from l1jax.penalties import Terms
+from l1jax.standard_form import StandardForm
+
+ATTEMPTS = 3  # how often what its certificate finds short is taken up again
+AT_ONCE = 4_000_000  # numbers of a penalty held at a time
+
+
+class Penalties:
+    """The penalties at strengths `lams` (L,), None for the penalty's own (L = 1): NumPy arrays, some at a time."""
+
+    def __init__(self, form: StandardForm, penalty: Any, lams: Array | None) -> None:
+        self.form, self.penalty, self.lams = form, penalty, lams
+        self.size = max(1, min(len(self), AT_ONCE // form.shape[1]))
+        self.held: tuple[int, Any] = (-1, None)
+
+    def __len__(self) -> int:
+        return 1 if self.lams is None else self.lams.shape[0]
+
+    def __getitem__(self, i: int) -> Kinks:
+        block, row = divmod(i % len(self), self.size)
+        if self.held[0] != block:
+            lams = self.lams
+            if lams is not None:
+                part = np.asarray(lams)[block * self.size : (block + 1) * self.size]
+                lams = jnp.asarray(np.pad(part, (0, self.size - len(part)), mode="edge"))
+            self.held = block, [np.asarray(a) for a in _terms(self.form, self.penalty, lams)]
+        return Kinks(*(a[row] for a in self.held[1]))
+
+
+def on_host(
+    engine: ActiveSet,
+    equalities: bool,
+    form: StandardForm,
+    penalties: Penalties,
+    start: tuple[Array, Array],
+    controls: Controls,
+) -> Minimum:
+    """The minimisers at the penalties' strengths, in descending order."""
+    penalty, lams, count = penalties.penalty, penalties.lams, len(penalties)
+    tol, limit = float(controls.tol), int(controls.max_steps)
+    z, b = (np.array(np.broadcast_to(np.asarray(a), (count, *a.shape[1:]))) for a in start)
+    steps, fit = np.zeros(count, np.int32), bool(form.fit)
+    if fit:
+        enough = None if controls.stop is None else _enough(form, controls.stop)
+        z, b, steps = engine.run(form, penalties, (z[0], b[0]), tol / 2, limit, enough)
+    for attempt in range(ATTEMPTS):
+        done = _certified(equalities, form, penalty, lams, jnp.asarray(z), jnp.asarray(b))
+        short = ~(done.measure <= tol) & ~jnp.isnan(done.measure)
+        again = np.flatnonzero(np.asarray(short) & (steps < limit))
+        if not fit or not len(again) or attempt == ATTEMPTS - 1:
+            break
+        z, b = np.array(done.z), np.array(done.b)
+        for i in again:
+            goal = tol * 0.05 * 0.1**attempt
+            z[i], b[i], more = (a[0] for a in engine.run(form, [penalties[i]], (z[i], b[i]), goal, limit - steps[i]))
+            steps[i] += more
+    return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
+
+
+def _enough(form: StandardForm, stop: Stop) -> Callable[[float, int], bool]:
+    """Whether a path is to stop at a point of this loss and so many nonzeros."""
+    null, dev_ratio, nonzeros = (float(a) for a in (form.null_objective, stop.dev_ratio, stop.nonzeros))
+
+    def enough(loss: float, count: int) -> bool:
+        return 1 - loss / (null or 1.0) >= dev_ratio or count >= nonzeros
+
+    return enough
+
+
+@jax.jit
+def _terms(form: StandardForm, penalty: Any, lams: Array | None) -> tuple[Array, ...]:
+    def at(penalty: Any) -> tuple[Array, ...]:
+        zero, _ = form.start
+        terms: Terms = form.units(penalty).terms(zero)[0]
+        return tuple(jax.tree.leaves(terms.full(zero.shape)))
+
+    return over_lams(at, penalty, lams)  # type: ignore[no-any-return]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _certified(equalities: bool, form: StandardForm, penalty: Any, lams: Array | None, z: Array, b: Array) -> Any:
+    return certify_all(form, penalty, lams, z, b, equalities)
+
+
+_as_found = jax.jit(as_found)
