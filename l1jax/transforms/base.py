@@ -84,9 +84,16 @@ def proximal(
         params, penalised = needed(params, "proximal"), chosen(mask, params)
         d, direction_state = inner.update(grads, state.direction, params, **extra)
         rate, weight = at(learning_rate, state.steps), at(strength, state.steps)
-        scale = spread(1.0 if decoupled else metric.scale(direction_state, params), params)
+
+        def scales(state: Any) -> Any:
+            return spread(1.0 if decoupled else metric.scale(state, params), params)
+
+        scale = scales(direction_state)
         if not exact:
-            scale, own = within(penalised, penalty.blockwise, scale), scale
+            # Behind a barrier: a metric that the direction and a group's mean both use would be written to memory.
+            fresh = scales(jax.lax.optimization_barrier(direction_state))  # type: ignore[no-untyped-call]
+            shared = within(penalised, penalty.blockwise, fresh)
+            scale, own = jax.tree.map(lambda a, b, c: c if a is b else a, shared, fresh, scale), scale
             d = jax.tree.map(_rescaled, d, own, scale)
         if weight_decay is not None:
             decay = at(weight_decay, state.steps)
