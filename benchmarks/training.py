@@ -1,6 +1,6 @@
 """The price of exact zeros: a jitted step of l1jax's optimisers over optax's own, on 10 million parameters.
 
-    python benchmarks/training.py [--rounds 15] [--million 10] [--write]
+    python benchmarks/training.py [--rounds 15] [--million 10] [--only STEP ...] [--write]
 
 The two run in turn in one process, parameters and state donated; a ratio is the median over rounds of l1jax's time over
 optax's in the same round. Gradients are given: in training their cost is above either's.
@@ -85,12 +85,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=5, help="steps timed together")
     parser.add_argument("--million", type=float, default=10)
+    parser.add_argument("--only", nargs="+", help="the steps to time; the others stay as the JSON has them")
     parser.add_argument("--write", action="store_true", help="write training.json and the README's table")
     args = parser.parse_args()
     params, grads = parameters(args.million)
     device = jax.devices()[0].device_kind
     rows = []
     for name, (theirs, ours) in pairs(params).items():
+        if args.only and name not in args.only:
+            continue
         base, own, ratio = measure(theirs, ours, params, grads, args.rounds, args.steps)
         rows.append({"step": name, "device": device, "optax_ms": 1e3 * base, "l1jax_ms": 1e3 * own, "ratio": ratio})
         print(f"{name:36s} optax {1e3 * base:8.3f} ms   l1jax {1e3 * own:8.3f} ms   ratio {ratio:.3f}", flush=True)
@@ -99,10 +102,10 @@ def main():
 
 
 def write(rows):
-    """Replace this device's rows in training.json, and the README's table."""
+    """Replace these steps' rows of this device in training.json, and the README's table."""
     data = HERE / "training.json"
     kept = json.loads(data.read_text()) if data.exists() else []
-    kept = [row for row in kept if row["device"] != rows[0]["device"]] + rows
+    kept = list({(row["device"], row["step"]): row for row in kept + rows}.values())
     data.write_text(json.dumps(kept, indent=1) + "\n")
     lines = ["| step | device | optax, ms | l1jax, ms | l1jax / optax |", "|---|---|---|---|---|"]
     lines += [

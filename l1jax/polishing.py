@@ -180,7 +180,7 @@ def freeze_support(mask: Any = None) -> optax.GradientTransformationExtraArgs:
         spares them.
 
     The tail of a chain: `optax.chain(optax.adam(1e-3), l1jax.freeze_support())` after sparse training undoes the
-    shrinkage of the survivors (debiasing). `freeze_after` of the proximal optimisers does so within one run.
+    shrinkage of the survivors (debiasing). The optimisers' own `freeze_after` does so within one run.
 
     >>> import jax.numpy as jnp, optax
     >>> tx, params = optax.chain(optax.sgd(0.1), freeze_support()), jnp.array([1.0, 0.0])

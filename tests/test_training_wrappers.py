@@ -72,13 +72,19 @@ def problem():
     return jnp.asarray(X), jnp.asarray(X[:, :4] @ [3.0, -2.0, 2.0, 1.0] + 0.1 * rng.standard_normal(50))
 
 
-def train(tx, start, grad, steps):
+def trainer(tx, start, grad):
+    """A function of the number of steps, compiled once."""
+
     def body(_, carry):
         params, state = carry
         updates, state = tx.update(grad(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    return jax.jit(lambda: jax.lax.fori_loop(0, steps, body, (start, tx.init(start))))()
+    return jax.jit(lambda steps: jax.lax.fori_loop(0, steps, body, (start, tx.init(start))))
+
+
+def train(tx, start, grad, steps):
+    return trainer(tx, start, grad)(steps)
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -268,27 +274,51 @@ def test_units_die_whole_and_freeze(rng):
     """Bias and incoming weights go together; from `freeze_after` on, survivors forget the penalty."""
     params, grad = network(rng)
     penalty = l1jax.UnitLasso(0.05, l1jax.Units.neurons({"in": params["in"]}))
-    before, _ = train(l1jax.prox_adam(1e-2, penalty), params, grad, 400)
+    run = trainer(l1jax.prox_adam(1e-2, penalty, freeze_after=400), params, grad)
+    before, _ = run(400)
     dead = np.all(np.asarray(before["in"]["kernel"]) == 0, axis=0)
     assert 0 < dead.sum() < 8
     np.testing.assert_array_equal(np.any(np.asarray(before["in"]["kernel"]) == 0, axis=0), dead)
     np.testing.assert_array_equal(np.asarray(before["in"]["bias"]) == 0, dead)
-    after, _ = train(l1jax.prox_adam(1e-2, penalty, freeze_after=400), params, grad, 2000)
+    after, _ = run(2000)
     np.testing.assert_array_equal(np.all(np.asarray(after["in"]["kernel"]) == 0, axis=0), dead)
     slope = jnp.abs(grad(after)["in"]["kernel"][:, ~dead]).max()
     assert slope < 0.1 * jnp.abs(grad(before)["in"]["kernel"][:, ~dead]).max()
 
 
-def test_freezing_debiases_a_lasso_and_keeps_signs_bound():
+def test_freezing_debiases_and_keeps_signs_bound():
+    """After a traced step zeros stay zeros, and the others go to their least-squares fit: every transformation."""
     X, y = problem()
     grad = lambda w: X.T @ (X @ w - y) / 50  # noqa: E731
-    w, _ = train(l1jax.prox_sgd(1.0, L1(0.05), freeze_after=200), jnp.zeros(20), grad, 3000)
-    kept = np.asarray(w) != 0
-    assert 1 <= kept.sum() <= 5
-    np.testing.assert_allclose(w[kept], np.linalg.lstsq(np.asarray(X)[:, kept], np.asarray(y))[0], rtol=1e-8)
-    tx = l1jax.prox_sgd(1.0, l1jax.NonNegative(L1(0.01)), freeze_after=5)
-    w, _ = train(tx, jnp.full(20, 0.5), grad, 300)
-    assert jnp.all(w >= 0)
+    makers = {name: make for name, make in MAKERS.items() if name not in ("add_subgradient", "stop_at_zero")}
+    makers["prox_adamw"] = lambda p, **k: l1jax.prox_adamw(RATE, p, weight_decay=0.0, **k)
+    makers["prox_rmsprop"] = lambda p, **k: l1jax.prox_rmsprop(RATE, p, eps=0.1, **k)  # else steps of 0.1 for ever
+    makers["bounds"] = lambda p, **k: l1jax.prox_sgd(1.0, l1jax.NonNegative(p), **k)
+
+    @jax.jit
+    def run(freeze):
+        txs = {name: make(L1(0.05), freeze_after=freeze) for name, make in makers.items()}
+
+        def step(carry, _):
+            for name, tx in txs.items():
+                w, state = carry[name]
+                updates, state = tx.update(grad(w), state, w)
+                carry = {**carry, name: (optax.apply_updates(w, updates), state)}
+            return carry, {name: l1jax.iterate(state, w) for name, (w, state) in carry.items()}
+
+        start = jnp.full(20, 0.3)
+        return jax.lax.scan(step, {name: (start, tx.init(start)) for name, tx in txs.items()}, length=4000)[1]
+
+    off = {}
+    paths = {name: np.asarray(path) for name, path in run(400).items()}
+    assert np.all(paths.pop("bounds") >= 0)
+    for name, path in paths.items():
+        kept = path[399] != 0
+        assert 1 <= kept.sum() <= 6, name
+        np.testing.assert_array_equal(path[400:] != 0, np.tile(kept, (3600, 1)), err_msg=name)
+        fit = np.linalg.lstsq(np.asarray(X)[:, kept], np.asarray(y))[0]
+        off[name] = np.abs(path[-1, kept] - fit).max() / np.abs(fit).max()
+    assert max(off.values()) < 1e-8, off
 
 
 def test_partition_gives_layers_penalties_of_their_own(rng):

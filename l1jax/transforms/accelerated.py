@@ -10,13 +10,18 @@ from jax import Array
 from l1jax._arrays import eps
 from l1jax.penalties import Penalty
 from l1jax.penalties.base import check_penalty
-from l1jax.transforms.base import Step, as_dtype, at, check_params, needed, wide, widest
-from l1jax.transforms.masks import chosen, within
+from l1jax.transforms.base import Step, as_dtype, at, check_params, frozen, needed, shrunk, wide, widest
+from l1jax.transforms.masks import chosen
 from l1jax.transforms.states import FistaState
 
 
 def fista(
-    learning_rate: Step, penalty: Penalty, *, strength: Step = 1.0, mask: Any = None
+    learning_rate: Step,
+    penalty: Penalty,
+    *,
+    strength: Step = 1.0,
+    mask: Any = None,
+    freeze_after: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """x <- prox(y - t*g(y), t); y <- x + momentum * (x - x_before): accelerated proximal gradient, with restart.
 
@@ -25,7 +30,7 @@ def fista(
         step count, or traced. The step is shortened for good when successive gradients show a larger L.
       penalty: the penalty of all parameters that `mask` leaves it, convex.
       strength: multiplies the penalty; a number, a schedule or a traced scalar.
-      mask: which parameters are penalised, as for `proximal`.
+      mask, freeze_after: as for `proximal`; the support is that of x.
 
     `params` is the point y at which gradients are taken; the sparse iterate x is in the state:
     `l1jax.iterate(state, params)`. For full gradients: momentum without restart does not survive minibatch noise.
@@ -56,13 +61,13 @@ def fista(
         dtype = state.momentum.dtype
         steepness = jnp.where(state.steps > 0, _curvature_seen(grads, y, state, dtype), 0.0)
         steepness = jnp.maximum(state.steepness, steepness)
-        rate = jnp.asarray(at(learning_rate, state.steps), dtype)
+        rate = at(learning_rate, state.steps, dtype)
         step = rate / jnp.maximum(1.0, rate * steepness)
-        weight = jnp.asarray(at(strength, state.steps), dtype)
+        weight = at(strength, state.steps, dtype)
         ahead = jax.tree.map(lambda p, g: wide(p) - step.astype(wide(p).dtype) * wide(g), y, grads)
         amount = jax.tree.map(lambda p: as_dtype(step * weight, p), y)
-        shrunk = within(chosen(mask, params), penalty.prox, ahead, amount)
-        new = jax.tree.map(lambda a, p: a.astype(p.dtype), shrunk, y)
+        z = shrunk(penalty, chosen(mask, params), ahead, amount, frozen(freeze_after, state.steps), x)
+        new = jax.tree.map(lambda a, p: a.astype(p.dtype), z, y)
         moved = jax.tree.map(jnp.subtract, new, x)
         uphill = _inner(jax.tree.map(jnp.subtract, y, new), moved, dtype) > 0
         t = jnp.where(uphill, 1.0, state.momentum)

@@ -84,34 +84,35 @@ def proximal(
         params, penalised = needed(params, "proximal"), chosen(mask, params)
         d, direction_state = inner.update(grads, state.direction, params, **extra)
         rate, weight = at(learning_rate, state.steps), at(strength, state.steps)
-        scale = spread(1.0 if decoupled else metric.scale(direction_state, params), params)
+
+        def scales(state: Any) -> Any:
+            return spread(1.0 if decoupled else metric.scale(state, params), params)
+
+        scale = scales(direction_state)
         if not exact:
-            scale, own = within(penalised, penalty.blockwise, scale), scale
+            # Behind a barrier: a metric that the direction and a group's mean both use would be written to memory.
+            fresh = scales(jax.lax.optimization_barrier(direction_state))  # type: ignore[no-untyped-call]
+            shared = within(penalised, penalty.blockwise, fresh)
+            scale, own = jax.tree.map(lambda a, b, c: c if a is b else a, shared, fresh, scale), scale
             d = jax.tree.map(_rescaled, d, own, scale)
         if weight_decay is not None:
             decay = at(weight_decay, state.steps)
             d = jax.tree.map(lambda a, p: wide(a) + as_dtype(decay, p) * wide(p), d, params)
         v = jax.tree.map(lambda p, a: wide(p) - as_dtype(rate, p) * wide(a), params, d)
         step = jax.tree.map(lambda a, p: as_dtype(rate, p) * as_dtype(weight, p) * as_dtype(a, p), scale, params)
-        z = within(penalised, penalty.prox, v, step)
-        if freeze_after is not None:
-            z = jax.tree.map(lambda a, b: jnp.where(state.steps >= freeze_after, a, b), _kept(v, params, penalised), z)
+        z = shrunk(penalty, penalised, v, step, frozen(freeze_after, state.steps), params)
         return to_reach(z, params), ProximalState(direction_state, optax.safe_increment(state.steps))
-
-    def _kept(v: Any, params: Any, penalised: Any) -> Any:
-        """v where the support is, 0 elsewhere."""
-
-        def keep(v: Any, params: Any) -> Any:
-            alive = penalty.alive(params)
-            return penalty.project(jax.tree.map(lambda a, b: jnp.where(a, b, jnp.zeros_like(b)), alive, v))
-
-        return within(penalised, keep, v, params)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def prox_update(
-    penalty: Penalty, learning_rate: Step, *, strength: Step = 1.0, mask: Any = None
+    penalty: Penalty,
+    learning_rate: Step,
+    *,
+    strength: Step = 1.0,
+    mask: Any = None,
+    freeze_after: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """w <- prox(w + update, learning_rate * strength): the tail of a chain of plain gradient steps.
 
@@ -120,7 +121,7 @@ def prox_update(
       learning_rate: that of the chain before it, told again: a number, a schedule of the step count, or traced. If
         the two differ, so do the penalty's strength and the one meant: `proximal` says it once.
       strength: multiplies the penalty; a number, a schedule or a traced scalar.
-      mask: which parameters are penalised, as for `proximal`.
+      mask, freeze_after: as for `proximal`.
 
     It must come last, after `optax.sgd` without momentum: after momentum or Adam the metric would be wrong, and with
     it the strength of the penalty. `proximal` knows theirs.
@@ -146,10 +147,28 @@ def prox_update(
         rate, weight = at(learning_rate, state.steps), at(strength, state.steps)
         step = jax.tree.map(lambda p: as_dtype(rate, p) * as_dtype(weight, p), params)
         v = jax.tree.map(lambda p, a: wide(p) + wide(a), params, updates)
-        z = within(chosen(mask, params), penalty.prox, v, step)
+        z = shrunk(penalty, chosen(mask, params), v, step, frozen(freeze_after, state.steps), params)
         return to_reach(z, params), ProximalState(None, optax.safe_increment(state.steps))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def frozen(freeze_after: Any, steps: Array) -> Any:
+    """Whether the support is fixed at this step; None if it never will be."""
+    return None if freeze_after is None else steps >= freeze_after
+
+
+def shrunk(penalty: Penalty, penalised: Any, v: Any, step: Any, fixed: Any, w: Any, plain: Any = None) -> Any:
+    """prox(v, step); once the support is `fixed`, `plain` (by default v) where w is alive and 0 elsewhere."""
+    z = within(penalised, penalty.prox, v, step)
+    if fixed is None:
+        return z
+
+    def keep(v: Any, w: Any) -> Any:
+        return penalty.project(jax.tree.map(lambda a, b: jnp.where(a, b, jnp.zeros_like(b)), penalty.alive(w), v))
+
+    kept = within(penalised, keep, v if plain is None else plain, w)
+    return jax.tree.map(lambda a, b: jnp.where(fixed, a, b), kept, z)
 
 
 def to_reach(z: Any, params: Any) -> Any:
@@ -208,9 +227,10 @@ def as_dtype(number: Any, like: Array) -> Array:
     return jnp.asarray(number).astype(compute_dtype(like.dtype))
 
 
-def at(value: Any, count: Array) -> Any:
-    """The value of a schedule, or a number, at a step."""
-    return value(count) if callable(value) else value
+def at(value: Any, count: Array, dtype: Any = None) -> Any:
+    """The value of a schedule, or a number, at a step; as an array if a dtype is given."""
+    value = value(count) if callable(value) else value
+    return value if dtype is None else jnp.asarray(value).astype(dtype)
 
 
 def _rescaled(d: Array, own: Any, shared: Any) -> Array:
