@@ -129,3 +129,21 @@ ROWS = {
     "1800x200, 4096 lambdas": lambda: gaussian(1800, 200, num=4096),
 }
 ALONE = ("500x200000", "1800x200, 4096 lambdas")  # rows of l1jax without peers
+# The bars: l1jax's time over the best peer's, at the targets 1e-4 and 1e-6.
+BARS = {
+    "1000x5000": (0.7, 0.1),
+    "1000x5000 rho .95": (1.0, 0.3),
+    "10000x500": (0.6, 0.5),
+    "100x20000": (0.6, 0.2),
+    "200x5000": (0.9, 0.2),
+    "200x5000 rho .95": (1.0, 0.5),
+    "200x5000 rho .99": (1.0, 0.5),
+    "5000x5000": (0.8, 0.3),
+    "logistic 1000x2000": (1.0, 0.5),
+    "logistic 5000x300": (1.0, 0.5),
+    "logistic 100x5000": (1.0, 0.5),
+    "diabetes 442x64": (1.0, 0.5),
+    "NCI60 64x6829": (1.0, 0.5),
+    "Khan 63x2308, logistic": (1.0, 0.5),
+    "groups of 10, 1000x5000": (1.0, 0.7),
+}

@@ -1,16 +1,22 @@
-"""Time to a certified lambda path: l1jax against its peers, in turn, each in its own process and environment.
+"""Time to a certified lambda path: l1jax against its peers in turn, one computing at a time.
 
     python benchmarks/paths.py --write                       # everything; the peers' environment is made once
     python benchmarks/paths.py --rows 200x5000 --only l1jax  # one row of l1jax alone; needs no peers
-    python benchmarks/paths.py --gpu --write                 # on a GPU: l1jax, float64 and float32
+    python benchmarks/paths.py --gpu --write                 # on a GPU: l1jax in float64 and float32
 
 Each library runs at the loosest of its tolerances whose whole path (lambda_max to lambda_max/100) has every relative
-duality gap, computed outside in NumPy float64 (`certify.py`), at most the target. Rows: `designs.py`; peers: `peers.py`.
-Results are kept in paths.json, each library's as soon as a row is done; a peer's tolerances are searched once.
+duality gap, computed outside in NumPy float64 (`certify.py`), at most the target. The rows are in `designs.py`, the
+peers in `peers.py`. With --write, results go to paths.json after every row, and the tables made of them to README.md.
+What a peer's tolerances give is searched once and kept there (--search does it again); l1jax's are searched every time.
 """
 
 import argparse
+import json
+import math
+import os
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -18,19 +24,21 @@ from pathlib import Path
 import jax
 import numpy as np
 from certify import Certifier
-from designs import ROWS
+from designs import ALONE, BARS, ROWS
+from peers import sources as peer_sources
 
 import l1jax
 
 HERE = Path(__file__).parent
 DATA = HERE / "paths.json"
-LIMIT = 120.0  # seconds a run may take
+LIMIT = 120.0  # seconds a peer's run may take
 OURS = "l1jax"
-DECADES = [10.0**-k for k in range(2, 13)]
+DECADES = [10.0**-k for k in range(2, 21)]
+NO_GAP = {"s": math.inf, "gap": math.inf, "kkt": math.inf}
 
 
 class Ours:
-    """l1jax in this process."""
+    """l1jax in this process; the answers stay on the device until the clock has stopped."""
 
     libraries = (OURS,)
 
@@ -40,9 +48,9 @@ class Ours:
 
     def load(self, design):
         X, y = design.X.astype(self.dtype), design.y.astype(self.dtype)
-        penalties = {"group": l1jax.GroupLasso(1.0, np.arange(X.shape[1]) // design.group)}
+        groups = np.arange(X.shape[1]) // design.group
+        penalty = l1jax.GroupLasso(1.0, groups) if design.kind == "group" else l1jax.L1(1.0)
         loss = l1jax.Logistic() if design.kind == "logistic" else l1jax.Squared()
-        penalty = penalties["group"] if design.kind == "group" else l1jax.L1(1.0)
         self.problem = jax.block_until_ready(l1jax.Problem(X, y, loss=loss, penalty=penalty))
         self.lams = design.lams
 
@@ -51,7 +59,10 @@ class Ours:
         begin = time.perf_counter()
         result = jax.block_until_ready(l1jax.path(self.problem, lams=self.lams, tol=tol))
         seconds = time.perf_counter() - begin
-        return np.asarray(result.coef), seconds, {"steps": int(result.steps.sum())}
+        return np.asarray(result.coef), seconds, {"steps": int(np.sum(result.steps))}
+
+    def version(self, library):
+        return f"{l1jax.__version__}, jax {jax.__version__}"
 
 
 class Search:
@@ -70,66 +81,91 @@ class Search:
                 return None
         return None
 
+    def seconds(self, tol):
+        return self.ladder[label(tol)]["s"]
+
     def _meets(self, tol, target):
-        key = f"{tol:.1e}"
-        if key not in self.ladder:
-            self.ladder[key] = attempt(self.source, self.library, tol, self.certifier)
-        return self.ladder[key]["gap"] <= target
+        if label(tol) not in self.ladder:
+            self.ladder[label(tol)] = attempt(self.source, self.library, tol, self.certifier)
+        return self.ladder[label(tol)]["gap"] <= target
 
     def _hopeless(self, tol):
-        """Out of time, or a slow run no better than the one before."""
-        runs = [self.ladder[f"{t:.1e}"] for t in DECADES if t >= tol]
-        stuck = len(runs) > 1 and runs[-1]["gap"] > 0.9 * runs[-2]["gap"] and runs[-1]["s"] > LIMIT / 4
-        return runs[-1]["s"] > LIMIT or stuck
+        """Out of time, or no better than two decades before although it took long or the tolerance is tiny."""
+        gaps = [self.ladder[label(t)]["gap"] for t in DECADES if t >= tol]
+        stuck = len(gaps) > 2 and gaps[-1] > 0.9 * gaps[-3]
+        return self.seconds(tol) > LIMIT or (stuck and (self.seconds(tol) > LIMIT / 12 or tol < 1e-11))
+
+
+def label(tol):
+    return f"{tol:.1e}"
 
 
 def attempt(source, library, tol, certifier):
     """One run: its time, its largest gap and KKT residual (infinite where it failed or took too long)."""
     coefs, seconds, said = source.run(library, tol)
-    gap, kkt = certifier.largest(coefs) if coefs is not None else (float("inf"), float("inf"))
-    print(f"    {library:22s} tol {tol:.1e}  {seconds:8.3f} s  gap {gap:.1e}  KKT {kkt:.1e}  {said or ''}", flush=True)
+    gap, kkt = (math.inf, math.inf) if coefs is None else certifier.largest(coefs)
+    print(
+        f"    {library:20s} tol {label(tol)} {seconds:9.4f} s  gap {gap:.1e}  KKT {kkt:.1e}  {said or ''}", flush=True
+    )
     return {"s": seconds, "gap": gap, "kkt": kkt, **said}
 
 
-def measure(row, design, sources, targets, rounds, known):
-    """A record for each library: {library: {..., "targets": {target: ...}}}; `known` has earlier records."""
-    certifier, records, chosen = Certifier(design), {}, {}
+def measure(row, design, sources, args, known):
+    """Records, one for each library: its first call, its searched ladder, and at each target tolerance and times."""
+    certifier, records, timed = Certifier(design), [], []
     for source in sources:
         source.load(design)
         for library in source.libraries:
-            old = known.get(library, {})
-            record = records[library] = {"ladder": dict(old.get("ladder", {})), "targets": {}}
+            key = {"row": row, "library": library, "device": source.device, "dtype": dtype_of(source)}
+            old = {} if args.search or library == OURS else known.get(tuple(key.values()), {})
             with Peak() as peak:
-                first = source.run(library, max(targets))[1]
-            record["first_call_s"] = first
-            if library == OURS:
-                record["peak_mb"] = peak.megabytes
-            search = Search(source, library, certifier, record["ladder"])
-            chosen |= {(library, target): (source, search.find(target)) for target in targets}
-    timed = {key: pair for key, pair in chosen.items() if pair[1] is not None}
-    times = alternate(
-        timed, rounds, {key: records[key[0]]["ladder"][f"{tol:.1e}"]["s"] for key, (_, tol) in timed.items()}
-    )
-    for (library, target), (source, tol) in timed.items():
-        again = attempt(source, library, tol, certifier)
-        records[library]["targets"][f"{target:.0e}"] = {
-            "tol": tol,
-            "median_s": statistics.median(times[library, target]),
-            "times_s": times[library, target],
-            **{k: v for k, v in again.items() if k != "s"},
-        }
+                first = source.run(library, max(args.targets))[1]
+            seen = {"version": source.version(library), "cores": os.cpu_count(), "first_call_s": first}
+            record = {**key, **seen, "peak_mb": peak.megabytes if library == OURS else None}
+            records.append(record | {"ladder": dict(old.get("ladder", {})), "targets": dict(old.get("targets", {}))})
+            search = Search(source, library, certifier, records[-1]["ladder"])
+            for target in args.targets:
+                records[-1]["targets"].pop(f"{target:.0e}", None)
+                tol = search.find(target)
+                if tol is not None:
+                    timed.append(Timed(records[-1], search, target, tol, args.rounds))
+    for k in range(args.rounds):
+        for one in timed:
+            one.round(k)
+    for one in timed:
+        one.finish()
     return records
 
 
-def alternate(timed, rounds, seconds):
-    """{(library, target): times}, one run of each in turn in every round; long runs take part in fewer."""
-    times = {key: [] for key in timed}
-    wanted = {key: rounds if s < 5 else min(rounds, 3) if s < 20 else 1 for key, s in seconds.items()}
-    for k in range(rounds):
-        for (library, target), (source, tol) in timed.items():
-            if k < wanted[library, target]:
-                times[library, target].append(source.run(library, tol)[1])
-    return times
+def dtype_of(source):
+    return getattr(source, "dtype", "float64")
+
+
+class Timed:
+    """One library at one target: a run in each round, fewer where runs are long, the last one certified."""
+
+    def __init__(self, record, search, target, tol, rounds):
+        self.record, self.search, self.target, self.tol, self.times = record, search, target, tol, []
+        seconds = search.seconds(tol)
+        self.rounds = rounds if seconds < 5 else min(rounds, 3) if seconds < 20 else 1
+
+    def round(self, k):
+        if k < self.rounds:
+            self.run = self.search.source.run(self.search.library, self.tol)
+            self.times.append(self.run[1])
+
+    def finish(self):
+        coefs, _, said = self.run
+        gap, kkt = (math.inf, math.inf) if coefs is None else self.search.certifier.largest(coefs)
+        if gap > 1.01 * self.target:  # not what it was when its tolerances were searched
+            print(f"    {self.search.library} no longer meets {self.target:.0e} at {label(self.tol)}: run --search")
+            return
+        median = statistics.median(self.times)
+        found = {"tol": self.tol, "gap": gap, "kkt": kkt, "median_s": median, "times_s": self.times, **said}
+        self.record["targets"][f"{self.target:.0e}"] = found
+        head = f"  {self.record['library']:20s} target {self.target:.0e}: {median:.4f} s at tol {label(self.tol)}"
+        first = self.record["first_call_s"]
+        print(f"{head}, gap {gap:.1e}, KKT/lambda {kkt:.1e}, first call {first:.2f} s {said or ''}", flush=True)
 
 
 class Peak:
@@ -140,45 +176,183 @@ class Peak:
     def __enter__(self):
         try:
             Path("/proc/self/clear_refs").write_text("5")
-            self.before = _status("VmRSS")
+            self.before = _kilobytes("VmRSS")
         except OSError:
             self.before = None
         return self
 
     def __exit__(self, *_):
         if self.before is not None:
-            self.megabytes = round((_status("VmHWM") - self.before) / 1024)
+            self.megabytes = round((_kilobytes("VmHWM") - self.before) / 1024)
 
 
-def _status(name):
+def _kilobytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def main():
+KEY = ("row", "library", "device", "dtype")
+
+
+def load():
+    """{key: record} of paths.json; JSON has no infinity, None stands for it."""
+    records = json.loads(DATA.read_text())["records"] if DATA.exists() else []
+    for record in records:
+        for step in record["ladder"].values():
+            step.update({k: math.inf for k in NO_GAP if step[k] is None})
+    return {tuple(record[k] for k in KEY): record for record in records}
+
+
+def save(records):
+    order = {row: i for i, row in enumerate(ROWS)}
+    rows = sorted(records.values(), key=lambda r: (order.get(r["row"], 99), r["library"], r["device"], r["dtype"]))
+    text = json.dumps({"records": _finite(rows)}, indent=1, allow_nan=False)
+    DATA.write_text(text + "\n")
+    readme = HERE / "README.md"
+    head, _, rest = readme.read_text().partition("<!-- paths -->")
+    _, _, tail = rest.partition("<!-- /paths -->")
+    readme.write_text(f"{head}<!-- paths -->\n\n{tables(records)}\n\n<!-- /paths -->{tail}")
+
+
+def _finite(a):
+    if isinstance(a, dict):
+        return {k: _finite(v) for k, v in a.items()}
+    if isinstance(a, list):
+        return [_finite(v) for v in a]
+    return (float(f"{a:.5g}") if math.isfinite(a) else None) if isinstance(a, float) else a
+
+
+def tables(records):
+    """The table of the bars, that of all libraries, that of rows without peers, and that of other devices."""
+    cpu = [r for r in records.values() if r["device"] == "cpu"]
+    by_row = {row: {r["library"]: r for r in cpu if r["row"] == row and r["dtype"] == "float64"} for row in ROWS}
+    parts = [bars_table(by_row), libraries_table(by_row), lone_table(records), versions_line(cpu)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def markdown(head, lines):
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines]) if lines else ""
+
+
+def best_peer(found, target):
+    """(name, its figures) of the fastest peer that meets the target; None where none does."""
+    met = {name: r["targets"][target] for name, r in found.items() if name != OURS and target in r["targets"]}
+    return min(met.items(), key=lambda item: item[1]["median_s"], default=None)
+
+
+def bars_table(by_row):
+    lines = []
+    for row, bars in BARS.items():
+        for target, bar in zip(("1e-04", "1e-06"), bars, strict=True):
+            found = by_row[row]
+            best = best_peer(found, target)
+            stand_in = best is None
+            best = best or best_peer(found, "1e-04")
+            ours = found.get(OURS, {"targets": {}})["targets"].get(target)
+            if best is None and ours is None:
+                continue
+            mine = ["missed", ""] if ours is None else [seconds(ours), f"{ours['gap']:.0e}, {ours['kkt']:.0e}"]
+            theirs, ratio = "", ""
+            if best is not None:
+                name, figures = best
+                theirs = (
+                    f"{name} {seconds(figures)} ({figures['gap']:.0e}{', none met the target' if stand_in else ''})"
+                )
+                ratio = "" if ours is None else f"{ours['median_s'] / figures['median_s']:.2f}"
+            lines.append([row, target, *mine, theirs, ratio, f"{bar}"])
+    return markdown(["design", "target", "l1jax, s", "gap, KKT/lambda", "best peer, s (gap)", "ratio", "bar"], lines)
+
+
+def seconds(figures):
+    return f"{figures['median_s']:.3f}" if figures["median_s"] < 10 else f"{figures['median_s']:.1f}"
+
+
+def libraries_table(by_row):
+    lines = []
+    for row, found in by_row.items():
+        for name, record in sorted(found.items(), key=lambda item: (item[0] != OURS, item[0])):
+            cells = [_cell(record, target) for target in ("1e-04", "1e-06")]
+            lines.append([row, name, *cells, f"{record['first_call_s']:.2f}" if record["first_call_s"] else ""])
+    return markdown(["design", "library", "1e-4: s (gap, tol)", "1e-6: s (gap, tol)", "first call, s"], lines)
+
+
+def _cell(record, target):
+    figures = record["targets"].get(target)
+    if figures is not None:
+        return f"{seconds(figures)} ({figures['gap']:.0e}, {figures['tol']:.0e})"
+    runs = [step for step in record["ladder"].values() if math.isfinite(step["gap"])]
+    best = min(runs, key=lambda step: step["gap"], default=None)
+    return "missed" if best is None else f"missed: {best['gap']:.0e} in {best['s']:.1f} s"
+
+
+def lone_table(records):
+    """l1jax on other devices, in other dtypes and on the rows that have no peers."""
+    lines = []
+    for r in records.values():
+        if r["library"] == OURS and (r["row"] in ALONE or r["device"] != "cpu" or r["dtype"] != "float64"):
+            for target in sorted(r["targets"], reverse=True):
+                f = r["targets"][target]
+                peak = "" if r["peak_mb"] is None or r["device"] != "cpu" else f"{r['peak_mb']}"
+                figures = [seconds(f), f"{f['gap']:.0e}, {f['kkt']:.0e}", f"{r['first_call_s']:.1f}", peak]
+                lines.append([r["row"], r["device"], r["dtype"], target, *figures])
+    head = ["design", "device", "dtype", "target", "l1jax, s", "gap, KKT/lambda", "first call, s", "peak, + MB"]
+    return markdown(head, lines)
+
+
+def versions_line(cpu):
+    versions = {r["library"].split(",")[0]: r["version"] for r in cpu}
+    cores = {r["cores"] for r in cpu}
+    shown = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"({shown}; {'/'.join(map(str, sorted(cores)))} cores)" if cpu else ""
+
+
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=str(list(ROWS))
-    )
-    parser.add_argument("--targets", nargs="+", type=float, default=[1e-4, 1e-6], help="largest relative gaps allowed")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=f"some of {list(ROWS)}")
+    parser.add_argument("--targets", nargs="+", type=float, help="largest relative gaps allowed (1e-4 and 1e-6)")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each library, alternating")
+    parser.add_argument("--peers", nargs="+", metavar="NAME", help="the peers to measure; all by default")
     parser.add_argument("--dtype", choices=["float64", "float32"], default="float64", help="of l1jax's problem")
-    parser.add_argument("--only", choices=[OURS], help="measure l1jax alone")
+    parser.add_argument("--only", choices=[OURS, "peers"], help="measure l1jax alone, or the peers alone")
+    parser.add_argument("--gpu", action="store_true", help="l1jax alone, in float64 and then in float32")
+    parser.add_argument("--search", action="store_true", help="search the peers' tolerances anew")
+    parser.add_argument("--write", action="store_true", help="keep results in paths.json, tables in README.md")
+    parser.add_argument("--table", action="store_true", help="measure nothing: only print the tables of paths.json")
     args = parser.parse_args()
+    args.targets = args.targets or ([1e-4] if args.dtype == "float32" else [1e-4, 1e-6])
+    args.rows = args.rows or list(ROWS)
+    return args
+
+
+def both_dtypes():
+    """This command once for each dtype, in a process of its own: float32 is measured with x64 off."""
+    rest = [word for word in sys.argv[1:] if word != "--gpu"]
+    for dtype in ("float64", "float32"):
+        subprocess.run([sys.executable, __file__, *rest, "--only", OURS, "--dtype", dtype], check=True)
+
+
+def main():
+    args = arguments()
+    if args.table:
+        return print(tables(load()))
+    if args.gpu:
+        return both_dtypes()
     jax.config.update("jax_enable_x64", args.dtype == "float64")
     warnings.simplefilter("ignore")
+    ours = [] if args.only == "peers" else [Ours(args.dtype)]
+    peers = [] if args.only == OURS or args.dtype == "float32" else peer_sources(args.peers, LIMIT)
     for row in args.rows:
         print(row, flush=True)
-        design = ROWS[row]()
-        records = measure(row, design, [Ours(args.dtype)], args.targets, args.rounds, {})
-        for library, record in records.items():
-            print(f"  {library}: first call {record['first_call_s']:.2f} s, peak memory +{record['peak_mb']} MB")
-            for target, found in record["targets"].items():
-                print(
-                    f"  {library} target {target}: {found['median_s']:.3f} s at tol {found['tol']:.1e}, "
-                    f"gap {found['gap']:.1e}, KKT/lambda {found['kkt']:.1e}, {found.get('steps')} steps",
-                    flush=True,
-                )
+        try:
+            design = ROWS[row]()
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"  left out: its data can't be had here ({error})")
+            continue
+        found = measure(row, design, ours if row in ALONE else ours + peers, args, load())
+        if args.write:
+            save(load() | {tuple(record[k] for k in KEY): record for record in found})
+    for peer in peers:
+        peer.close()
 
 
 if __name__ == "__main__":
