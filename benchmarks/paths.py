@@ -41,6 +41,7 @@ class Ours:
     """l1jax in this process; the answers stay on the device until the clock has stopped."""
 
     libraries = (OURS,)
+    threads = (None,)  # XLA's own pool
 
     def __init__(self, dtype):
         self.dtype = dtype
@@ -54,7 +55,7 @@ class Ours:
         self.problem = jax.block_until_ready(l1jax.Problem(X, y, loss=loss, penalty=penalty))
         self.lams = design.lams
 
-    def run(self, library, tol):
+    def run(self, library, tol, threads=None):
         """(coefficients (L, p), seconds, what else there is to say)."""
         begin = time.perf_counter()
         result = jax.block_until_ready(l1jax.path(self.problem, lams=self.lams, tol=tol))
@@ -110,8 +111,11 @@ def attempt(source, library, tol, certifier):
     return {"s": seconds, "gap": gap, "kkt": kkt, **said}
 
 
-def measure(row, design, sources, args, known):
-    """Records, one for each library: its first call, its searched ladder, and at each target tolerance and times."""
+def measure(row, design, sources, args, known, keep):
+    """Records, one for each library: its first call, its searched ladder, and at each target tolerance and times.
+
+    They are given to `keep` when a library's tolerances are searched, and again at the end.
+    """
     certifier, records, timed = Certifier(design), [], []
     for source in sources:
         source.load(design)
@@ -125,16 +129,20 @@ def measure(row, design, sources, args, known):
             records.append(record | {"ladder": dict(old.get("ladder", {})), "targets": dict(old.get("targets", {}))})
             search = Search(source, library, certifier, records[-1]["ladder"])
             for target in args.targets:
-                records[-1]["targets"].pop(f"{target:.0e}", None)
                 tol = search.find(target)
-                if tol is not None:
+                if tol is None:
+                    records[-1]["targets"].pop(f"{target:.0e}", None)
+                else:
                     timed.append(Timed(records[-1], search, target, tol, args.rounds))
+            keep(records[-1:])
+    for one in timed:
+        one.warm()
     for k in range(args.rounds):
         for one in timed:
             one.round(k)
     for one in timed:
         one.finish()
-    return records
+    keep(records)
 
 
 def dtype_of(source):
@@ -149,19 +157,36 @@ class Timed:
         seconds = search.seconds(tol)
         self.rounds = rounds if seconds < 5 else min(rounds, 3) if seconds < 20 else 1
 
+    def warm(self):
+        """A run with each number of threads (one or all): the faster number is used, and kept with the ladder."""
+        step = self.search.ladder[label(self.tol)]
+        known = step.get("threads_s", {})
+        options = [str(m) for m in self.search.source.threads]
+        if known or self.search.seconds(self.tol) > LIMIT / 3:
+            options = [min(known, key=known.get, default=options[0])]
+        tried = {m: self._run(m)[1] for m in options}
+        step["threads_s"] = known or tried
+        self.threads = min(tried, key=tried.get)
+
     def round(self, k):
         if k < self.rounds:
-            self.run = self.search.source.run(self.search.library, self.tol)
+            self.run = self._run(self.threads)
             self.times.append(self.run[1])
+
+    def _run(self, threads):
+        return self.search.source.run(self.search.library, self.tol, None if threads == "None" else int(threads))
 
     def finish(self):
         coefs, _, said = self.run
         gap, kkt = (math.inf, math.inf) if coefs is None else self.search.certifier.largest(coefs)
         if gap > 1.01 * self.target:  # not what it was when its tolerances were searched
+            self.record["targets"].pop(f"{self.target:.0e}", None)
             print(f"    {self.search.library} no longer meets {self.target:.0e} at {label(self.tol)}: run --search")
             return
         median = statistics.median(self.times)
         found = {"tol": self.tol, "gap": gap, "kkt": kkt, "median_s": median, "times_s": self.times, **said}
+        if len(self.search.source.threads) > 1:
+            found["threads"] = int(self.threads)
         self.record["targets"][f"{self.target:.0e}"] = found
         head = f"  {self.record['library']:20s} target {self.target:.0e}: {median:.4f} s at tol {label(self.tol)}"
         first = self.record["first_call_s"]
@@ -212,6 +237,10 @@ def save(records):
     head, _, rest = readme.read_text().partition("<!-- paths -->")
     _, _, tail = rest.partition("<!-- /paths -->")
     readme.write_text(f"{head}<!-- paths -->\n\n{tables(records)}\n\n<!-- /paths -->{tail}")
+
+
+def keep(records):
+    save(load() | {tuple(record[k] for k in KEY): record for record in records})
 
 
 def _finite(a):
@@ -348,9 +377,7 @@ def main():
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"  left out: its data can't be had here ({error})")
             continue
-        found = measure(row, design, ours if row in ALONE else ours + peers, args, load())
-        if args.write:
-            save(load() | {tuple(record[k] for k in KEY): record for record in found})
+        measure(row, design, ours if row in ALONE else ours + peers, args, load(), keep if args.write else len)
     for peer in peers:
         peer.close()
 

@@ -3,6 +3,7 @@
 Data go to a worker once, as files of raw doubles, columns first; a request is a line, and so is its answer.
 """
 
+import os
 import select
 import shutil
 import subprocess
@@ -14,7 +15,6 @@ import numpy as np
 
 HERE = Path(__file__).parent
 HOME = HERE / ".peers"
-GRAM = 6000  # columns of the largest Gram matrix asked for
 PYTHON = {
     "gaussian": ("scikit-learn", "scikit-learn, Gram", "celer", "skglm", "adelie", "adelie, Gram", "python-glmnet"),
     "logistic": ("scikit-learn", "celer", "skglm", "adelie", "python-glmnet"),
@@ -37,7 +37,7 @@ def python_command():
 
 def sources(chosen, limit):
     """The workers that serve the libraries chosen (all of them where None)."""
-    found = [Peers(python_command(), PYTHON, chosen, limit)]
+    found = [Peers(python_command(), PYTHON, chosen, limit, tuple(sorted({1, os.cpu_count()})))]
     if chosen is None or "R glmnet" in chosen:
         if shutil.which("Rscript") is None:
             print("R glmnet is left out: there is no Rscript here")
@@ -52,7 +52,8 @@ class Peers:
 
     device = "cpu"
 
-    def __init__(self, command, by_kind, chosen, limit):
+    def __init__(self, command, by_kind, chosen, limit, threads=(1,)):
+        self.threads = threads  # how many a run may be given
         self.command, self.by_kind, self.chosen, self.limit = command, by_kind, chosen, limit
         self.folder = Path(tempfile.mkdtemp(prefix="paths-"))
         self.worker = None
@@ -61,19 +62,19 @@ class Peers:
     def load(self, design):
         """Write the data where the worker finds them."""
         n, p = design.X.shape
-        wide = {"scikit-learn, Gram", "adelie, Gram"} if p > GRAM else set()
+        wide = {"scikit-learn, Gram", "adelie, Gram"} if p > n else set()  # at p > n a Gram matrix only costs time
         names = self.by_kind[design.kind]
         self.libraries = [m for m in names if m not in wide and (self.chosen is None or m in self.chosen)]
         self.shape = len(design.lams), p
         for name, array in (("X", design.X.T), ("y", design.y), ("lams", design.lams)):
             np.ascontiguousarray(array, dtype=np.float64).tofile(self.folder / name)
         (self.folder / "meta").write_text(f"{n} {p} {len(design.lams)} {design.kind} {design.group}\n")
-        self.loaded = False
+        self._stop()  # a new process: the first call is a cold one
 
-    def run(self, library, tol):
+    def run(self, library, tol, threads=1):
         """(coefficients (L, p) or None, seconds, what else there is to say)."""
         out = self.folder / "coefs"
-        answer = self._ask(f"run\t{library}\t{tol!r}\t{out}")
+        answer = self._ask(f"run\t{library}\t{tol!r}\t{out}\t{threads}")
         if answer is None:
             return None, float("inf"), {"failed": f"over {self.limit:.0f} s"}
         head, _, rest = answer.partition(" ")
