@@ -232,7 +232,9 @@ def save(records):
     order = {row: i for i, row in enumerate(ROWS)}
     rows = sorted(records.values(), key=lambda r: (order.get(r["row"], 99), r["library"], r["device"], r["dtype"]))
     text = json.dumps({"records": _finite(rows)}, indent=1, allow_nan=False)
-    DATA.write_text(text + "\n")
+    part = DATA.with_suffix(".part")
+    part.write_text(text + "\n")
+    os.replace(part, DATA)  # whole or not at all
     readme = HERE / "README.md"
     head, _, rest = readme.read_text().partition("<!-- paths -->")
     _, _, tail = rest.partition("<!-- /paths -->")
@@ -280,7 +282,11 @@ def bars_table(by_row):
             ours = found.get(OURS, {"targets": {}})["targets"].get(target)
             if best is None and ours is None:
                 continue
-            mine = ["missed", ""] if ours is None else [seconds(ours), f"{ours['gap']:.0e}, {ours['kkt']:.0e}"]
+            mine = (
+                ["missed" if OURS in found else "not run", ""]
+                if ours is None
+                else [seconds(ours), f"{ours['gap']:.0e}, {ours['kkt']:.0e}"]
+            )
             theirs, ratio = "", ""
             if best is not None:
                 name, figures = best
@@ -311,6 +317,8 @@ def _cell(record, target):
         return f"{seconds(figures)} ({figures['gap']:.0e}, {figures['tol']:.0e})"
     runs = [step for step in record["ladder"].values() if math.isfinite(step["gap"])]
     best = min(runs, key=lambda step: step["gap"], default=None)
+    if best is not None and best["gap"] <= float(target):
+        return "not timed"
     return "missed" if best is None else f"missed: {best['gap']:.0e} in {best['s']:.1f} s"
 
 

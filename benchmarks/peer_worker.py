@@ -61,7 +61,7 @@ def liblinear(d, tol):
 
     def coef(lam):
         model = LogisticRegression(
-            l1_ratio=1, C=1 / (len(d.y) * lam), solver="liblinear", tol=tol, intercept_scaling=1e4, max_iter=MANY
+            l1_ratio=1, C=1 / (len(d.y) * lam), solver="liblinear", tol=tol, intercept_scaling=1e4, max_iter=10_000
         )
         return model.fit(d.X, d.y).coef_[0]
 

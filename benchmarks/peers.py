@@ -39,12 +39,17 @@ def sources(chosen, limit):
     """The workers that serve the libraries chosen (all of them where None)."""
     found = [Peers(python_command(), PYTHON, chosen, limit, tuple(sorted({1, os.cpu_count()})))]
     if chosen is None or "R glmnet" in chosen:
-        if shutil.which("Rscript") is None:
-            print("R glmnet is left out: there is no Rscript here")
+        if not has_glmnet():
+            print("R glmnet is left out: there is no Rscript with glmnet here")
         else:
             libraries = {"gaussian": ("R glmnet",), "logistic": ("R glmnet",), "group": ()}
             found.append(Peers(["Rscript", str(HERE / "glmnet.R")], libraries, chosen, limit))
     return found
+
+
+def has_glmnet():
+    command = ["Rscript", "-e", "library(glmnet)"]
+    return shutil.which("Rscript") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
 class Peers:
