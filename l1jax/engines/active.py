@@ -83,7 +83,8 @@ class Path:
     ) -> None:
         self.kinks, self.tol, self.limit, self.enough = kinks, tol, limit, enough
         n, p = form.shape
-        self.whole = isinstance(form.loss, Squared) and p <= min(n, WHOLE)
+        double = form.y.dtype == np.float64  # slopes by the Gram matrix lose digits that single precision can't spare
+        self.whole = isinstance(form.loss, Squared) and p <= min(n, WHOLE) and double
         self.work = work = working_set(form, self.whole)
         first = self.at(0)
         self.rest = np.clip(np.zeros(work.size, work.w.dtype), first.lower, first.upper)
@@ -115,20 +116,20 @@ class Path:
         Z = np.zeros((count, work.size), work.w.dtype)
         steps = np.zeros(count, np.int32)
         u = work.slopes(work.force()[:, None])[:, 0]
-        slope, last = np.zeros_like(u), np.inf
+        z, slope, last = self._point(), np.zeros_like(u), np.inf
         i = returns = 0
         while i < count:
             goals = [self.at(j) for j in range(i, min(i + AT_ONCE, count))]
-            far = float(np.max(np.abs(u) / np.where(goals[0].l1 > 0, goals[0].l1, np.inf), initial=0.0))
-            between = far > JUMP and returns == 0
+            far = farness(goals[0], z, u)
+            between = far > JUMP and returns < RETURNS
             if between:
                 goals = [dataclasses.replace(goals[0], l1=goals[0].l1 * (far / (0.95 * JUMP)))]
             self._foresee(u, slope, last, goals[-1])
             points, U, losses, taken = self._solve(goals)
             good = self._first_wrong(goals, points, U)
+            returns += 1
             if not between:
                 steps[i : i + len(goals)] += taken
-                returns += 1
                 if good == 0 and returns > RETURNS:
                     good = 1  # as good as it gets; its certificate will tell
                 for j in range(good):
@@ -142,9 +143,8 @@ class Path:
                 before, there = (np.max(goals[good - 2].l1), U[:, good - 2]) if good > 1 else (last, u)
                 if before > strength and np.isfinite(before):
                     slope = (U[:, good - 1] - there) / (strength - before)
-                u, last = U[:, good - 1], strength
-                if not between:
-                    i, returns = i + good, 0
+                z, u, last, returns = points[good - 1], U[:, good - 1], strength, 0
+                i += 0 if between else good
         p = len(work.XT)
         return Z[:, :p], Z[:, p] if work.size > p else np.zeros(len(Z), Z.dtype), steps
 
@@ -154,12 +154,10 @@ class Path:
         points, forces, losses, steps = [], [], [], []
         for kinks in goals:
             steps.append(work.settle(kinks, self.slack(kinks), self.limit))
-            z = self.rest.copy()
-            z[work.ids[: work.m]] = work.w[: work.m]
-            points.append(z)
+            points.append(self._point())
             if self.whole:
                 work.refresh()
-                u = np.empty_like(z)
+                u = np.empty_like(self.rest)
                 u[work.ids] = work.u
                 forces.append(u)
             else:
@@ -168,6 +166,11 @@ class Path:
         self.passes += not self.whole
         U = np.stack(forces, axis=1)
         return points, U if self.whole else work.slopes(U), losses, steps
+
+    def _point(self) -> Floats:
+        z, work = self.rest.copy(), self.work
+        z[work.ids[: work.m]] = work.w[: work.m]
+        return z
 
     def _first_wrong(self, goals: list[Kinks], points: list[Floats], U: Floats) -> int:
         """The first point that is not optimal, with what it lacks taken in hand; their number if all are."""
@@ -202,6 +205,12 @@ class Path:
     def slack(self, kinks: Kinks) -> Floats:
         slack: Floats = self.tol / 4 * np.maximum(kinks.l1, 1e-2 * np.max(kinks.l1)) + self.floor
         return slack
+
+
+def farness(kinks: Kinks, z: Floats, u: Floats) -> float:
+    """The factor of l1 at which z would be optimal, about: how far away a strength is."""
+    pull = np.maximum(*kinks.pulls(z, u))
+    return float(np.max((pull + kinks.l1) / np.where(kinks.l1 > 0, kinks.l1, np.inf), initial=0.0))
 
 
 def working_set(form: StandardForm, whole: bool) -> WorkingSet:
