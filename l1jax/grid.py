@@ -72,6 +72,11 @@ def grid_of(shape: tuple[int, int], form: StandardForm, penalty: Penalty, num: i
             "lambda_grid: there is no grid, as lambda_max is 0: the penalty penalises nothing, or y is constant or "
             "unrelated to every column. Pass lams=[...] instead."
         )
+    return _geometric(num, start, ratio)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _geometric(num: int, start: Array, ratio: Any) -> Array:
     exponents = jnp.linspace(0.0, 1.0, num, dtype=start.dtype)
     return start * jnp.asarray(ratio, start.dtype) ** exponents
 
@@ -80,9 +85,9 @@ def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
     lam = critical(form, penalty, corner, possible(_any_unpriced, penalty, form))
     if concrete(lam, form.fit) and not bool(form.fit):
         raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
-    if corner and concrete(lam) and bool(jnp.isinf(lam)):
+    if corner and concrete(lam) and np.isinf(lam):
         raise ValueError("lambda_grid: no lambda gives zero coefficients with this penalty. Pass lams=[...] instead.")
-    if concrete(lam) and bool(jnp.isnan(lam)):
+    if concrete(lam) and np.isnan(lam):
         raise ValueError(
             "penalty: its bounds exclude 0, so no lambda gives zero coefficients. Pass lams=[...] instead."
         )

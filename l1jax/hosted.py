@@ -59,14 +59,15 @@ def on_host(
         z, b, steps = engine.run(form, penalties, (z[0], b[0]), tol / 2, limit, enough)
     for attempt in range(ATTEMPTS):
         done = _certified(equalities, form, penalty, lams, jnp.asarray(z), jnp.asarray(b))
-        short = ~(done.measure <= tol) & ~jnp.isnan(done.measure)
-        again = np.flatnonzero(np.asarray(short) & (steps < limit))
+        again = np.flatnonzero((np.asarray(done.measure) > tol) & (steps < limit))
         if not fit or not len(again) or attempt == ATTEMPTS - 1:
             break
         z, b = np.array(done.z), np.array(done.b)
         for i in again:
             goal = tol * 0.05 * 0.1**attempt
-            z[i], b[i], more = (a[0] for a in engine.run(form, [penalties[i]], (z[i], b[i]), goal, limit - steps[i]))
+            z[i], b[i], more = (
+                a[0] for a in engine.run(form, [penalties[int(i)]], (z[i], b[i]), goal, limit - steps[i])
+            )
             steps[i] += more
     return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
 
@@ -88,7 +89,7 @@ def _terms(form: StandardForm, penalty: Any, lams: Array | None) -> tuple[Array,
         terms: Terms = form.units(penalty).terms(zero)[0]
         return tuple(jax.tree.leaves(terms.full(zero.shape)))
 
-    return over_lams(at, penalty, lams)  # type: ignore[no-any-return]
+    return over_lams(at, penalty, lams)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -73,10 +73,13 @@ def path(
     if mode == "vmap" and isinstance(engine, ActiveSet):
         engine = engine.traced
     form, penalty = prepared(problem)
-    strengths = grid_of(problem.X.shape, form, penalty, num, ratio) if lams is None else _check_lams(lams, problem)
     controls = make_controls(problem, engine, tol, max_steps, (max_dev_ratio, max_nonzeros))
-    order = jnp.argsort(-strengths, stable=True)
-    descending = strengths[order]
+    if lams is None:
+        strengths = grid_of(problem.X.shape, form, penalty, num, ratio)
+        descending, back = strengths, None
+    else:
+        strengths = _check_lams(lams, problem)
+        descending, back = _sorted(strengths)
     # Whatever is free at a strength of 0 or more is free at the least one.
     equalities = may_have_equalities(penalty.with_lam(descending[-1]), form)
     z, b = starting_point(problem, form, None)
@@ -85,8 +88,17 @@ def path(
         found = _in_chunks(engine, mode, equalities, form, penalty, descending, start, controls)
     else:
         found = minimise(engine, mode, equalities, form, penalty, descending, start, controls)
-    back = jnp.argsort(order)
-    return finish(problem, form, penalty, jax.tree.map(lambda a: a[back], found), strengths, controls)
+    if back is not None:
+        found = jax.tree.map(lambda a: a[back], found)
+    return finish(problem, form, penalty, found, strengths, controls)
+
+
+def _sorted(lams: Array) -> tuple[Array, Array | None]:
+    """The strengths from the largest down, and where each came from; None if they were in order."""
+    if concrete(lams) and np.all(np.diff(np.asarray(lams)) <= 0):
+        return lams, None
+    order = jnp.argsort(-lams, stable=True)
+    return lams[order], jnp.argsort(order)
 
 
 def _check_lams(lams: ArrayLike, problem: Problem) -> Array:

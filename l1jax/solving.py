@@ -75,16 +75,15 @@ def choose_engine(problem: Problem, solver: Any) -> Engine | ActiveSet:
         return from_transformation(solver)
     if solver in ("auto", "active"):
         traced = _choose_traced(problem)
-        engine = ActiveSet(traced)
-        refusal = engine.refuses(problem.loss, problem.penalty)
-        if solver == "auto":
-            return engine if not refusal and jax.default_backend() == "cpu" else traced
+        engine: Engine | ActiveSet = ActiveSet(traced)
+        if solver == "auto" and (jax.default_backend() != "cpu" or engine.refuses(problem.loss, problem.penalty)):
+            return traced
     elif not isinstance(solver, str) or solver not in by_name:
         names = ", ".join(f'"{name}"' for name in ("auto", "active", *by_name))
         raise ValueError(f"solver: want {names}, or an optax transformation; got {solver!r}")
     else:
         engine = by_name[solver]
-        refusal = engine.refuses(problem.loss, problem.penalty)
+    refusal = engine.refuses(problem.loss, problem.penalty)
     if refusal:
         raise ValueError(f"solver: {refusal}")
     return engine

@@ -73,7 +73,7 @@ def test_fields_mean_what_they_say(path):
 def test_stationarity_is_the_largest_violation_over_lambda_max(problem):
     centred = FRAME.to_numpy() - FRAME.to_numpy().mean(axis=0)
     largest = np.max(np.abs(centred.T @ (Y - Y.mean()))) / len(Y)
-    early = l1jax.solve(problem, max_steps=1, tol=0.0)
+    early = l1jax.solve(problem, solver="cd", max_steps=1, tol=0.0)
     u = centred.T @ (Y - l1jax.predict(early, FRAME)) / len(Y)
     coef = np.asarray(early.coef)
     violation = np.where(coef == 0, np.maximum(np.abs(u) - 0.1, 0), np.abs(u - 0.1 * np.sign(coef)))

@@ -1,15 +1,16 @@
 """Active sets: second-order steps on a growing working set, driven from the host, and one pass over X for the rest."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax import Array
 
 from l1jax.engines.base import Engine
-from l1jax.engines.working_set import TINY, Floats, Kinks, Local, SmoothSet, SquaredSet, WorkingSet
+from l1jax.engines.sets import SmoothSet, SquaredSet
+from l1jax.engines.working_set import TINY, Floats, Kinks, Local, WorkingSet
 from l1jax.losses import Loss, Squared
 from l1jax.penalties import Elementwise, Penalty
 from l1jax.standard_form import StandardForm
@@ -21,6 +22,14 @@ NEW = 128  # features taken in hand at once, at least
 WHOLE = 1024  # so many features, if they are fewer than the rows, are all in hand from the start
 LARGE = 2048  # the most features without a corner, which are all in the support
 STEPS = 1000  # the most for one strength
+
+
+class Strengths(Protocol):
+    """Penalties in descending order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Kinks: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +65,7 @@ class ActiveSet:
     def run(
         self,
         form: StandardForm,
-        kinks: Sequence[Kinks],
+        kinks: Strengths,
         start: tuple[Floats, Floats],
         tol: float,
         limit: int,
@@ -66,7 +75,8 @@ class ActiveSet:
 
         `enough`, of a loss and a number of nonzeros, says where to stop: the rest then repeats the last point.
         """
-        return Path(form, kinks, start, tol, min(limit, STEPS), enough).run()
+        with np.errstate(all="ignore"):  # what overflows is not certified
+            return Path(form, kinks, start, tol, min(limit, STEPS), enough).run()
 
 
 class Path:
@@ -75,7 +85,7 @@ class Path:
     def __init__(
         self,
         form: StandardForm,
-        kinks: Sequence[Kinks],
+        kinks: Strengths,
         start: tuple[Floats, Floats],
         tol: float,
         limit: int,
@@ -125,11 +135,11 @@ class Path:
             if between:
                 goals = [dataclasses.replace(goals[0], l1=goals[0].l1 * (far / (0.95 * JUMP)))]
             self._foresee(u, slope, last, goals[-1])
-            points, U, losses, taken = self._solve(goals)
+            points, U, losses, taken = self._solve(goals, steps[i : i + len(goals)])
             good = self._first_wrong(goals, points, U)
+            steps[i : i + len(goals)] += taken
             returns += 1
             if not between:
-                steps[i : i + len(goals)] += taken
                 if good == 0 and returns > RETURNS:
                     good = 1  # as good as it gets; its certificate will tell
                 for j in range(good):
@@ -148,12 +158,12 @@ class Path:
         p = len(work.XT)
         return Z[:, :p], Z[:, p] if work.size > p else np.zeros(len(Z), Z.dtype), steps
 
-    def _solve(self, goals: list[Kinks]) -> tuple[list[Floats], Floats, list[float], list[int]]:
+    def _solve(self, goals: list[Kinks], before: Any) -> tuple[list[Floats], Floats, list[float], Any]:
         """Points optimal on the working set, the slopes of all features there, losses, and steps."""
         work = self.work
         points, forces, losses, steps = [], [], [], []
-        for kinks in goals:
-            steps.append(work.settle(kinks, self.slack(kinks), self.limit))
+        for kinks, taken in zip(goals, before, strict=True):
+            steps.append(work.settle(kinks, self.slack(kinks), self.limit - int(taken)))
             points.append(self._point())
             if self.whole:
                 work.refresh()
@@ -165,7 +175,7 @@ class Path:
             losses.append(work.value() if self.enough is not None else np.nan)
         self.passes += not self.whole
         U = np.stack(forces, axis=1)
-        return points, U if self.whole else work.slopes(U), losses, steps
+        return points, U if self.whole else work.slopes(U), losses, np.array(steps)
 
     def _point(self) -> Floats:
         z, work = self.rest.copy(), self.work
@@ -209,8 +219,9 @@ class Path:
 
 def farness(kinks: Kinks, z: Floats, u: Floats) -> float:
     """The factor of l1 at which z would be optimal, about: how far away a strength is."""
-    pull = np.maximum(*kinks.pulls(z, u))
-    return float(np.max((pull + kinks.l1) / np.where(kinks.l1 > 0, kinks.l1, np.inf), initial=0.0))
+    at = np.flatnonzero(kinks.l1 > 0)
+    pull = np.maximum(*kinks[at].pulls(z[at], u[at]))
+    return 1 + float(np.max(pull / kinks.l1[at], initial=0.0))
 
 
 def working_set(form: StandardForm, whole: bool) -> WorkingSet:

@@ -5,7 +5,6 @@ This is NumPy, driven from the host: sizes follow the support, nothing is padded
 
 import abc
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -200,11 +199,12 @@ class WorkingSet(abc.ABC):
             most = 1 if late else TOGETHER
             if len(waiting) > most:
                 waiting = waiting[np.argpartition(-pull[waiting - k], most - 1)[:most]]
-            direction = np.where(above[waiting - k] >= below[waiting - k], 1.0, -1.0).astype(w.dtype)
-            d = self.H[:k, :k] @ e
-            waiting, direction, d, dnew, push = self._with_entrants(here, waiting, direction, pull, e, d)
+            direction = np.sign(above[waiting - k] - below[waiting - k])
+            d: Floats = self.H[:k, :k] @ e
+            waiting, direction, d, dnew, push = self._with_entrants(here, waiting, direction, pull, d)
             moved = np.concatenate([np.arange(k), waiting])
-            sign = np.concatenate([self.sign[:k], np.where(w[waiting] == 0, direction, np.sign(w[waiting]))])
+            inner = np.where(w[waiting] == 0, direction, np.sign(w[waiting]))
+            sign = np.concatenate([self.sign[:k], inner])
             taken = self._move(here[moved], moved, sign, np.concatenate([d, dnew]), np.concatenate([e, push]))
             if taken is None:  # nothing is gained by it: H is too old, or only rounding is left
                 stuck = STUCK if rebuilt or not k else stuck + 1
@@ -226,7 +226,7 @@ class WorkingSet(abc.ABC):
                     self.rebuild(here.l2[:k])
             else:
                 rebuilt, stuck = False, 0
-        return limit
+        return max(limit, 0)
 
     def _imbalance(self, here: Kinks) -> Floats:
         """What is left of the support's slopes, (k,): 0 at its optimum."""
@@ -234,7 +234,9 @@ class WorkingSet(abc.ABC):
         imbalance: Floats = self.u[:k] - here.l2[:k] * self.w[:k] - here.l1[:k] * self.sign[:k]
         return imbalance
 
-    def _with_entrants(self, here, new, direction, pull, e, d):  # type: ignore[no-untyped-def]
+    def _with_entrants(
+        self, here: Kinks, new: Indices, direction: Floats, pull: Floats, d: Floats
+    ) -> tuple[Indices, Floats, Floats, Floats, Floats]:
         """The step of the support (d) and of new features, all of which move inwards: others are left out."""
         k = self.k
         none = np.zeros(0, d.dtype)
@@ -312,148 +314,6 @@ class WorkingSet(abc.ABC):
     def noise(self) -> float:
         """What rounding may hide of a gain."""
         return 0.0
-
-
-class SquaredSet(WorkingSet):
-    """1/2*|y - X'w|^2 by its Gram matrix on the features in hand; `whole` takes all of them in hand at once."""
-
-    def __init__(self, XT: Floats, s: Floats, y: Floats, whole: bool) -> None:
-        super().__init__(XT, len(XT))
-        self.whole = whole
-        equal = bool(np.all(s == s[0]))  # weights are a factor of products then, and else their roots one of rows
-        self.factor = s[0] if equal else s.dtype.type(1)
-        self.root = None if equal else np.sqrt(s)
-        self.y = y if self.root is None else self.root * y
-        self.X = self._rows(slice(None)) if whole else np.empty((0, XT.shape[1]), XT.dtype)  # as they were read
-        self.row, self.c = np.empty(0, np.intp), np.empty(0, XT.dtype)
-        self.G = np.empty((0, 0), XT.dtype)
-
-    def _rows(self, ids: Any) -> Floats:
-        return self.XT[ids] if self.root is None else self.XT[ids] * self.root
-
-    def read(self, ids: Indices) -> None:
-        m, start = self.m, self.m - len(ids)
-        self.c, self.row = longer(self.c, m, start), longer(self.row, m, start)
-        self.G = wider(self.G, m, start)
-        if self.whole:
-            self.row[:m] = ids
-            np.matmul(self.X, self.X.T, out=self.G)  # NumPy sees the symmetry, and does half of the work
-            self.G *= self.factor
-        else:
-            self.X = longer(self.X, m, start)
-            self.X[start:m] = self._rows(ids)
-            self.row[start:m] = np.arange(start, m)
-            self.G[:m, start:m] = self.factor * (self.X[:m] @ self.X[start:m].T)[self.row[:m]]
-            self.G[start:m, :start] = self.G[:start, start:m].T
-        self.c[start:m] = self.factor * (self.X[start:m] @ self.y)
-        self.u[start:m] = self.c[start:m] - self.G[start:m, :m] @ self.w[:m]
-
-    def exchange(self, i: int, j: int) -> None:
-        super().exchange(i, j)
-        swap(self.G, i, j, self.m)
-        for a in (self.c, self.row):
-            a[i], a[j] = a[j], a[i]
-
-    def products(self, rows: Any, columns: Any) -> Floats:
-        return self.G[rows, columns] if isinstance(rows, slice) else self.G[np.ix_(rows, columns)]
-
-    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
-        k, m = self.k, self.m
-        change = self.G[:m, :k] @ d[:k]
-        if len(d) > k:
-            change = change + self.G[:m, moved[k:]] @ d[k:]
-        return float(self.u[moved] @ d - change[moved] @ d / 2), change
-
-    def accept(self, step: Any) -> None:
-        self.u[: self.m] -= step
-
-    def refresh(self) -> None:
-        m = self.m
-        if self.whole:
-            self.u[:m] = self.c[:m] - self.G[:m, :m] @ self.w[:m]
-        else:
-            self.u[:m] = self.factor * (self.X[:m] @ self._residual())[self.row[:m]]
-
-    def force(self) -> Floats:
-        r = self._residual()
-        return self.factor * (r if self.root is None else self.root * r)
-
-    def slopes(self, forces: Floats) -> Floats:
-        return self.XT @ forces
-
-    def value(self) -> float:
-        return float(self.factor * np.sum(self._residual() ** 2)) / 2
-
-    def _residual(self) -> Floats:
-        at = np.flatnonzero(self.w[: self.m])
-        w = np.zeros(len(self.X), self.w.dtype)
-        w[self.row[at]] = self.w[at]
-        return self.y - w[: self.m] @ self.X[: self.m]
-
-
-class SmoothSet(WorkingSet):
-    """Any loss whose second derivative is diagonal, an unpenalised intercept as its last feature.
-
-    H belongs to the curvature at the point where it was computed, and serves until its steps leave too much.
-    """
-
-    def __init__(self, XT: Floats, intercept: bool, offset: Floats, local: Callable[[Floats], Local]) -> None:
-        super().__init__(XT, len(XT) + intercept)
-        self.local = local
-        self.eta = offset.copy()
-        self.here = local(self.eta)
-        self.curvature = self.here.curvature
-        self.X = np.empty((0, XT.shape[1]), XT.dtype)
-        self.row = np.empty(0, np.intp)
-
-    def read(self, ids: Indices) -> None:
-        m, start = self.m, self.m - len(ids)
-        self.X, self.row = longer(self.X, m, start), longer(self.row, m, start)
-        data = ids < len(self.XT)
-        self.X[start:m][data], self.X[start:m][~data] = self.XT[ids[data]], 1
-        self.row[start:m] = np.arange(start, m)
-        if np.any(self.w[start:m]):
-            self.eta = self.eta + self.w[start:m] @ self.X[start:m]
-            self.here = self.local(self.eta)
-            self.refresh()
-        else:
-            self.u[start:m] = self.X[start:m] @ self.here.force
-
-    def exchange(self, i: int, j: int) -> None:
-        super().exchange(i, j)
-        self.row[i], self.row[j] = self.row[j], self.row[i]
-
-    def products(self, rows: Any, columns: Any) -> Floats:
-        left, right = (self.X[self.row[: self.m][at]] for at in (rows, columns))
-        return (left * self.curvature) @ right.T
-
-    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
-        eta = self.eta + d @ self.X[self.row[moved]]
-        there = self.local(eta)
-        return self.here.value - there.value, (eta, there)
-
-    def accept(self, step: Any) -> None:
-        self.eta, self.here = step
-        self.u[: self.m] = (self.X[: self.m] @ self.here.force)[self.row[: self.m]]
-
-    def refresh(self) -> None:
-        self.u[: self.m] = (self.X[: self.m] @ self.here.force)[self.row[: self.m]]
-
-    def force(self) -> Floats:
-        return self.here.force
-
-    def slopes(self, forces: Floats) -> Floats:
-        u = self.XT @ forces
-        return u if self.size == len(u) else np.concatenate([u, np.sum(forces, axis=0, keepdims=True)])
-
-    def value(self) -> float:
-        return self.here.value
-
-    def noise(self) -> float:
-        return 8 * float(np.finfo(self.eta.dtype).eps) * abs(self.here.value)
-
-    def renew(self) -> None:
-        self.curvature = self.here.curvature
 
 
 def longer(a: Any, size: int, used: int) -> Any:
