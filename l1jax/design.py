@@ -47,27 +47,27 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scal
     column whose standard deviation is at most eps times its largest entry is constant: it becomes 0 if columns are
     centred or standardised.
     """
-    # Sums over rows, not products: they fuse with what they sum, and lose fewer digits in float32.
-    w = s[:, None]
-    largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=0)  # constancy is a column's own, whatever the unit
+    XT = jax.lax.optimization_barrier(X.T)  # once, so that all passes read memory in order
+    w = s[None, :]
+    largest = jnp.max(jnp.where(w > 0, jnp.abs(XT), 0.0), axis=1)  # constancy is a column's own, whatever the unit
     # A unit before anything is squared: 1e20 squares to infinity in float32.
     unit = _power_of_two(jnp.full_like(largest, jnp.max(largest)) if one_scale else largest)
-    X = X / unit[None, :]
-    mean = jnp.sum(X * w, axis=0)
-    mean = mean + jnp.sum((X - mean[None, :]) * w, axis=0)  # a second pass wins back the rounding
-    variance = jnp.sum((X - mean[None, :]) ** 2 * w, axis=0)
+    XT = XT * (1 / unit)[:, None]
+    mean = jnp.matmul(XT, s, precision=HIGHEST)
+    mean = mean + jnp.sum((XT - mean[:, None]) * w, axis=1)  # a second pass wins back the rounding
+    variance = jnp.sum((XT - mean[:, None]) ** 2 * w, axis=1)
     constant = variance <= (eps(X.dtype) * largest / unit) ** 2
     varying = jnp.sqrt(jnp.where(constant, 1.0, variance))
     shift = jnp.where(center, mean, 0.0)
     if standardize:
         norm = varying
     else:
-        norm = jnp.where(constant, 0.0, varying) if center else jnp.sqrt(jnp.sum(X**2 * w, axis=0))
+        norm = jnp.where(constant, 0.0, varying) if center else jnp.sqrt(jnp.sum(XT**2 * w, axis=1))
         norm = _power_of_two(jnp.full_like(norm, jnp.max(norm)) if one_scale else norm)
-    columns = (X - shift[None, :]) / norm[None, :]
+    columns = (XT - shift[:, None]) * (1 / norm)[:, None]
     if center or standardize:
-        columns = jnp.where(constant[None, :], 0.0, columns)
-    return Design(columns.T, shift * unit, norm * unit, jnp.sqrt(jnp.sum(columns**2 * w, axis=0)))
+        columns = jnp.where(constant[:, None], 0.0, columns)
+    return Design(columns, shift * unit, norm * unit, jnp.sqrt(jnp.sum(columns**2 * w, axis=1)))
 
 
 def _power_of_two(x: Array) -> Array:

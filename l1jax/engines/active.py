@@ -10,12 +10,12 @@ from jax import Array
 
 from l1jax.engines.base import Engine
 from l1jax.engines.sets import SmoothSet, SquaredSet
-from l1jax.engines.working_set import TINY, Floats, Kinks, Local, WorkingSet
+from l1jax.engines.working_set import TINY, Floats, Kinks, Local, Slack, WorkingSet
 from l1jax.losses import Loss, Squared
 from l1jax.penalties import Elementwise, Penalty
 from l1jax.standard_form import StandardForm
 
-AT_ONCE = 4  # strengths solved between two passes over X
+AT_ONCE = 8  # strengths solved between two passes over X
 JUMP = 1.6  # how far a strength may lie below the last before others are put between them
 RETURNS = 5  # how often a strength is taken up again because of what a pass shows
 NEW = 128  # features taken in hand at once, at least
@@ -125,7 +125,7 @@ class Path:
         work, count = self.work, len(self.kinks)
         Z = np.zeros((count, work.size), work.w.dtype)
         steps = np.zeros(count, np.int32)
-        u = work.slopes(work.force()[:, None])[:, 0]
+        u = work.slopes(work.force()[None])[0]
         z, slope, last = self._point(), np.zeros_like(u), np.inf
         i = returns = 0
         while i < count:
@@ -150,10 +150,10 @@ class Path:
                         break
             if good:
                 strength = float(np.max(goals[good - 1].l1))
-                before, there = (np.max(goals[good - 2].l1), U[:, good - 2]) if good > 1 else (last, u)
+                before, there = (np.max(goals[good - 2].l1), U[good - 2]) if good > 1 else (last, u)
                 if before > strength and np.isfinite(before):
-                    slope = (U[:, good - 1] - there) / (strength - before)
-                z, u, last, returns = points[good - 1], U[:, good - 1], strength, 0
+                    slope = (U[good - 1] - there) / (strength - before)
+                z, u, last, returns = points[good - 1], U[good - 1], strength, 0
                 i += 0 if between else good
         p = len(work.XT)
         return Z[:, :p], Z[:, p] if work.size > p else np.zeros(len(Z), Z.dtype), steps
@@ -163,7 +163,7 @@ class Path:
         work = self.work
         points, forces, losses, steps = [], [], [], []
         for kinks, taken in zip(goals, before, strict=True):
-            steps.append(work.settle(kinks, self.slack(kinks), self.limit - int(taken)))
+            steps.append(work.settle(kinks, self._slack(kinks), self.limit - int(taken)))
             points.append(self._point())
             if self.whole:
                 work.refresh()
@@ -174,7 +174,7 @@ class Path:
                 forces.append(work.force())
             losses.append(work.value() if self.enough is not None else np.nan)
         self.passes += not self.whole
-        U = np.stack(forces, axis=1)
+        U = np.stack(forces)
         return points, U if self.whole else work.slopes(U), losses, np.array(steps)
 
     def _point(self) -> Floats:
@@ -185,11 +185,12 @@ class Path:
     def _first_wrong(self, goals: list[Kinks], points: list[Floats], U: Floats) -> int:
         """The first point that is not optimal, with what it lacks taken in hand; their number if all are."""
         for j, kinks in enumerate(goals):
-            above, below = kinks.pulls(points[j], U[:, j])
-            pull = np.maximum(above, below)
-            wrong = pull > 2 * self.slack(kinks)
-            if np.any(wrong):
-                outside = np.flatnonzero(wrong & (self.work.where < 0))
+            pull = np.full(len(self.rest), -np.inf)
+            seen = np.flatnonzero((self.work.where >= 0) | (np.abs(U[j]) > kinks.l1))  # others are right at rest
+            pull[seen] = np.maximum(*kinks[seen].pulls(points[j][seen], U[j][seen]))
+            wrong = seen[pull[seen] > 2 * self._slack(kinks)(kinks.l1[seen], seen)]
+            if len(wrong):
+                outside = wrong[self.work.where[wrong] < 0]
                 self._take(outside, pull)
                 if not len(outside):
                     self.work.refresh()
@@ -201,9 +202,11 @@ class Path:
     def _foresee(self, u: Floats, slope: Floats, last: float, goal: Kinks) -> None:
         """Take in hand what will have moved at `goal`, if slopes go on as they did."""
         ahead = u + (np.max(goal.l1) - last) * slope if np.isfinite(last) else u
-        outside = self.work.where < 0
-        pull = np.maximum.reduce([*goal.pulls(self.rest, u), *goal.pulls(self.rest, ahead)])
-        self._take(np.flatnonzero(outside & (pull > -0.02 * goal.l1)), pull)
+        far = np.maximum(np.abs(u), np.abs(ahead)) >= 0.98 * goal.l1
+        new = np.flatnonzero((self.work.where < 0) & far)
+        pull, at = np.full(len(u), -np.inf), goal[new]
+        pull[new] = np.maximum.reduce([*at.pulls(self.rest[new], u[new]), *at.pulls(self.rest[new], ahead[new])])
+        self._take(new[np.isfinite(pull[new])], pull)
 
     def _take(self, ids: Any, pull: Floats) -> None:
         """Take features in hand: those that are pulled most, if they are many."""
@@ -212,9 +215,10 @@ class Path:
             ids = ids[np.argpartition(-pull[ids], most)[:most]]
         self.work.include(ids, self.rest[ids])
 
-    def slack(self, kinks: Kinks) -> Floats:
-        slack: Floats = self.tol / 4 * np.maximum(kinks.l1, 1e-2 * np.max(kinks.l1)) + self.floor
-        return slack
+    def _slack(self, kinks: Kinks) -> Slack:
+        """How far slopes may be outside the subdifferential: a share of l1, and what rounding makes of them."""
+        least = 1e-2 * float(np.max(kinks.l1))
+        return lambda l1, ids: self.tol / 4 * np.maximum(l1, least) + self.floor[ids]
 
 
 def farness(kinks: Kinks, z: Floats, u: Floats) -> float:

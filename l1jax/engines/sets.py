@@ -73,7 +73,7 @@ class SquaredSet(WorkingSet):
         return self.factor * (r if self.root is None else self.root * r)
 
     def slopes(self, forces: Floats) -> Floats:
-        return self.XT @ forces
+        return forces @ self.XT.T
 
     def value(self) -> float:
         return float(self.factor * np.sum(self._residual() ** 2)) / 2
@@ -137,8 +137,8 @@ class SmoothSet(WorkingSet):
         return self.here.force
 
     def slopes(self, forces: Floats) -> Floats:
-        u = self.XT @ forces
-        return u if self.size == len(u) else np.concatenate([u, np.sum(forces, axis=0, keepdims=True)])
+        u = forces @ self.XT.T
+        return u if self.size == len(self.XT) else np.concatenate([u, np.sum(forces, axis=1, keepdims=True)], axis=1)
 
     def value(self) -> float:
         return self.here.value

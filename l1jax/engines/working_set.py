@@ -5,12 +5,14 @@ This is NumPy, driven from the host: sizes follow the support, nothing is padded
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Indices = np.ndarray[Any, np.dtype[np.intp]]
+Slack = Callable[[Floats, Indices], Floats]
 
 TOGETHER = 32  # how many features may enter the support in one step
 PATIENT = 8  # steps at one strength after which they enter one at a time, from points optimal on their support
@@ -98,7 +100,7 @@ class WorkingSet(abc.ABC):
 
     @abc.abstractmethod
     def slopes(self, forces: Floats) -> Floats:
-        """One pass over the data: the slopes of all features, (size, c), at points of these forces (n, c)."""
+        """One pass over the data: the slopes of all features, (c, size), at points of these forces (c, n)."""
 
     @abc.abstractmethod
     def value(self) -> float:
@@ -179,12 +181,13 @@ class WorkingSet(abc.ABC):
 
     # -- the minimum over the features in hand
 
-    def settle(self, kinks: Kinks, slack: Floats, limit: int) -> int:
+    def settle(self, kinks: Kinks, slack: Slack, limit: int) -> int:
         """Steps until the slopes of all features in hand are within `slack` of the subdifferential; their number."""
         rebuilt, stuck = False, 0
         for step in range(limit):
             k, m = self.k, self.m
-            here, room, w, u = kinks[self.ids[:m]], slack[self.ids[:m]], self.w[:m], self.u[:m]
+            here, w, u = kinks[self.ids[:m]], self.w[:m], self.u[:m]
+            room = slack(here.l1, self.ids[:m])
             e = self._imbalance(here)
             above, below = here[slice(k, m)].pulls(w[k:], u[k:])
             pull = np.maximum(above, below)
