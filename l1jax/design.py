@@ -47,7 +47,8 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scal
     column whose standard deviation is at most eps times its largest entry is constant: it becomes 0 if columns are
     centred or standardised.
     """
-    XT = jax.lax.optimization_barrier(X.T)  # once, so that all passes read memory in order
+    # Transposed once, so that all passes read memory in order.
+    XT = jax.lax.optimization_barrier(X.T)  # type: ignore[no-untyped-call]
     w = s[None, :]
     largest = jnp.max(jnp.where(w > 0, jnp.abs(XT), 0.0), axis=1)  # constancy is a column's own, whatever the unit
     # A unit before anything is squared: 1e20 squares to infinity in float32.

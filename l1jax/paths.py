@@ -1,5 +1,7 @@
 """path: the solutions at many strengths in one call."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -35,6 +37,7 @@ def path(
     max_dev_ratio: float | None = None,
     max_nonzeros: int | None = None,
     progress: bool = False,
+    partial: bool = False,
 ) -> Result:
     """argmin of the problem's objective at every strength lambda: a whole regularisation path in one call.
 
@@ -52,9 +55,11 @@ def path(
         default, in any mode. Entries after the stop are NaN with `converged=False`; mode "vmap" solves them all the
         same, and so saves no time by stopping.
       progress: whether to show a progress bar (tqdm); the lambdas are then solved in chunks driven from the host.
+      partial: whether an interrupt from the keyboard gives what was reached until then, the rest NaN with
+        `converged=False`, rather than ending the call; in chunks too.
 
     Every array of the result has a leading axis of lambdas. Raises ValueError for bad values, for a strength that is
-    an array (use `Factors`), and for `progress` under tracing.
+    an array (use `Factors`), and for `progress` or `partial` under tracing.
 
     Source: Friedman, Hastie, Tibshirani (2010), "Regularization paths for generalized linear models via coordinate
     descent", J. Stat. Software 33(1), section 2.5.
@@ -84,8 +89,8 @@ def path(
     equalities = may_have_equalities(penalty.with_lam(descending[-1]), form)
     z, b = starting_point(problem, form, None)
     start = (z[None], b[None])
-    if progress:
-        found = _in_chunks(engine, mode, equalities, form, penalty, descending, start, controls)
+    if progress or partial:
+        found = _in_chunks(engine, mode, equalities, form, penalty, descending, start, controls, progress, partial)
     else:
         found = minimise(engine, mode, equalities, form, penalty, descending, start, controls)
     if back is not None:
@@ -119,23 +124,46 @@ def _in_chunks(
     lams: Array,
     start: tuple[Array, Array],
     controls: Controls,
+    progress: bool,
+    partial: bool,
 ) -> Minimum:
     """The same, a chunk of lambdas at a time, each from the last solution before it, with a progress bar."""
     if not concrete(form, penalty, lams, controls):
-        raise ValueError("progress: a progress bar can't be driven under jit, vmap or grad; pass progress=False")
+        raise ValueError("progress, partial: chunks can't be driven under jit, vmap or grad; pass False")
+    size = -(-lams.shape[0] // CHUNKS)
+    padded = jnp.pad(lams, (0, -lams.shape[0] % size), mode="edge")  # one shape, one compilation
+    parts: list[Minimum] = []
+    with _bar(progress, lams.shape[0]) as advance:
+        try:
+            for k in range(0, lams.shape[0], size):
+                part = minimise(engine, mode, equalities, form, penalty, padded[k : k + size], start, controls)
+                jax.block_until_ready(part)  # type: ignore[no-untyped-call]
+                parts.append(part)
+                start = (part.z[-1:], part.b[-1:])
+                advance(min(size, lams.shape[0] - k), part)
+        except KeyboardInterrupt:
+            if not partial or not parts:
+                raise
+    missing = len(padded) // size - len(parts)
+    unreached = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan if a.dtype != jnp.int32 else 0), parts[-1])
+    return jax.tree.map(lambda *a: jnp.concatenate(a)[: lams.shape[0]], *parts, *[unreached] * missing)
+
+
+@contextlib.contextmanager
+def _bar(shown: bool, total: int) -> Iterator[Callable[[int, Minimum], None]]:
+    """A progress bar, as a function of how many lambdas were done and what was found."""
+    if not shown:
+        yield lambda done, part: None
+        return
     try:
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install tqdm") from error
-    size = -(-lams.shape[0] // CHUNKS)
-    padded = jnp.pad(lams, (0, -lams.shape[0] % size), mode="edge")  # one shape, one compilation
-    parts = []
-    with tqdm(total=lams.shape[0], unit="lambda", desc="path") as bar:
-        for k in range(0, lams.shape[0], size):
-            part = minimise(engine, mode, equalities, form, penalty, padded[k : k + size], start, controls)
-            parts.append(part)
-            start = (part.z[-1:], part.b[-1:])
+    with tqdm(total=total, unit="lambda", desc="path") as bar:
+
+        def advance(done: int, part: Minimum) -> None:
             nonzeros, gap = int(jnp.sum(part.z[-1] != 0)), float(jnp.max(part.gap))
             bar.set_postfix(nonzeros=nonzeros, gap=f"{gap:.0e}", refresh=False)
-            bar.update(min(size, lams.shape[0] - k))
-    return jax.tree.map(lambda *a: jnp.concatenate(a)[: lams.shape[0]], *parts)
+            bar.update(done)
+
+        yield advance

@@ -103,7 +103,7 @@ class Path:
         size = float(np.sqrt(np.sum(force[s > 0] ** 2 / s[s > 0])))
         norm = np.pad(np.asarray(form.design.norm), (0, work.size - p), constant_values=1)
         self.floor = 8 * float(np.finfo(norm.dtype).eps) * size * norm + TINY
-        z = np.concatenate([start[0], start[1][None]])[: work.size]
+        z = np.clip(np.concatenate([start[0], start[1][None]])[: work.size], first.lower, first.upper)
         moving = np.flatnonzero(z != self.rest)
         held = np.arange(p) if self.whole else np.flatnonzero((z != self.rest) | (self.rest != 0))
         if work.size > p:

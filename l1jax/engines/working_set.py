@@ -17,8 +17,8 @@ Slack = Callable[[Floats, Indices], Floats]
 TOGETHER = 32  # how many features may enter the support in one step
 PATIENT = 8  # steps at one strength after which they enter one at a time, from points optimal on their support
 TINY = float(np.finfo(np.float32).tiny)
+HALVINGS = 15  # of a step, twice each, until one gains something
 STUCK = 3  # steps that hardly lessen the imbalance, after which only rounding is left
-DEPENDENT = 1e-8  # a feature's share outside the span of the support, below which it does not enter beside others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,8 @@ class WorkingSet(abc.ABC):
     def __init__(self, XT: Floats, size: int) -> None:
         self.XT, self.size = XT, size
         self.k = self.m = self.rebuilds = 0
+        self.eps = float(np.finfo(XT.dtype).eps)
+        self.ridge = self.eps**0.6  # what diagonals are raised by, so that dependent features have a finite inverse
         self.where = np.full(size, -1)  # the position of each feature
         self.ids = np.empty(0, np.intp)
         self.w, self.u, self.sign = (np.empty(0, XT.dtype) for _ in range(3))
@@ -153,7 +155,7 @@ class WorkingSet(abc.ABC):
         U = H[old, old] @ B
         S = C - B.T @ U
         at = np.arange(len(ids))
-        S[at, at] += l2[ids] + 1e-10 * C[at, at] + TINY
+        S[at, at] += l2[ids] + self.ridge * C[at, at] + TINY
         R = np.linalg.inv(S)
         R = (R + R.T) / 2
         V = U @ R
@@ -169,7 +171,7 @@ class WorkingSet(abc.ABC):
         diagonal = A[at, at]
         self.H = wider(self.H, k, 0)
         self.rebuilds += 1
-        for ridge in (8 * np.finfo(A.dtype).eps, 1e-8, 1e-4):
+        for ridge in (self.ridge, 1e3 * self.ridge):
             A[at, at] = diagonal * (1 + ridge) + l2 + TINY
             try:
                 H = np.linalg.inv(A)
@@ -253,10 +255,10 @@ class WorkingSet(abc.ABC):
         size = C[at, at] + here.l2[new] + TINY
         S[at, at] += here.l2[new]
         # A feature in the span of the support moves along a null direction, to the first kink: alone.
-        apart = S[at, at] > DEPENDENT * size
+        apart = S[at, at] > self.eps**0.5 * size
         if not np.all(apart):
             apart = apart if np.any(apart) else at == np.argmax(pull[new - k])
-        S[at, at] = np.maximum(S[at, at], 1e-12 * size) + 1e-12 * size
+        S[at, at] = np.maximum(S[at, at], 0) + self.eps**0.75 * size
         push = direction * pull[new - k]
         b = push - B.T @ d
         kept = np.flatnonzero(apart)
@@ -305,7 +307,7 @@ class WorkingSet(abc.ABC):
         else:
             t, ended = 1.0, none
         noise = self.noise()
-        while t > 1e-10:
+        for _ in range(HALVINGS):
             step = np.where(ended, ends - w, t * d)
             gain, outcome = attempt(step)
             if gain >= 1e-4 * t * promised - noise:
