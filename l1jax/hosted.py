@@ -51,7 +51,7 @@ def on_host(
 ) -> Minimum:
     """The minimisers at the penalties' strengths, in descending order."""
     penalty, lams, count = penalties.penalty, penalties.lams, len(penalties)
-    tol, limit = float(controls.tol), int(controls.max_steps)
+    tol, limit = float(controls.tol), min(int(controls.max_steps), engine.steps)
     z, b = (np.array(np.broadcast_to(np.asarray(a), (count, *a.shape[1:]))) for a in start)
     steps, fit = np.zeros(count, np.int32), bool(form.fit)
     if fit:

@@ -21,7 +21,6 @@ RETURNS = 5  # how often a strength is taken up again because of what a pass sho
 NEW = 128  # features taken in hand at once, at least
 WHOLE = 1024  # so many features, if they are fewer than the rows, are all in hand from the start
 LARGE = 2048  # the most features without a corner, which are all in the support
-STEPS = 1000  # the most for one strength
 
 
 class Strengths(Protocol):
@@ -46,6 +45,9 @@ class ActiveSet:
 
     traced: Engine
     """The engine for problems whose values can't be seen."""
+
+    steps = 500
+    """The most Newton steps for one strength, within the limit that is asked for."""
 
     @property
     def max_steps(self) -> int:
@@ -76,7 +78,7 @@ class ActiveSet:
         `enough`, of a loss and a number of nonzeros, says where to stop: the rest then repeats the last point.
         """
         with np.errstate(all="ignore"):  # what overflows is not certified
-            return Path(form, kinks, start, tol, min(limit, STEPS), enough).run()
+            return Path(form, kinks, start, tol, limit, enough).run()
 
 
 class Path:
@@ -102,7 +104,7 @@ class Path:
         force = work.force()
         size = float(np.sqrt(np.sum(force[s > 0] ** 2 / s[s > 0])))
         norm = np.pad(np.asarray(form.design.norm), (0, work.size - p), constant_values=1)
-        self.floor = 8 * float(np.finfo(norm.dtype).eps) * size * norm + TINY
+        self.floor = float(np.finfo(norm.dtype).eps) * size * norm + TINY
         z = np.clip(np.concatenate([start[0], start[1][None]])[: work.size], first.lower, first.upper)
         moving = np.flatnonzero(z != self.rest)
         held = np.arange(p) if self.whole else np.flatnonzero((z != self.rest) | (self.rest != 0))
@@ -128,10 +130,12 @@ class Path:
         u = work.slopes(work.force()[None])[0]
         z, slope, last = self._point(), np.zeros_like(u), np.inf
         i = returns = 0
+        leap = np.inf
         while i < count:
-            goals = [self.at(j) for j in range(i, min(i + AT_ONCE, count))]
+            goals = self._next(i)
             far = farness(goals[0], z, u)
-            between = far > JUMP and returns < RETURNS
+            between = JUMP < far < 0.9 * leap and returns < RETURNS  # as long as it brings the strength nearer
+            leap = far if between else np.inf
             if between:
                 goals = [dataclasses.replace(goals[0], l1=goals[0].l1 * (far / (0.95 * JUMP)))]
             self._foresee(u, slope, last, goals[-1])
@@ -157,6 +161,16 @@ class Path:
                 i += 0 if between else good
         p = len(work.XT)
         return Z[:, :p], Z[:, p] if work.size > p else np.zeros(len(Z), Z.dtype), steps
+
+    def _next(self, i: int) -> list[Kinks]:
+        """The strengths to solve before the next pass: some that are near each other."""
+        goals = [self.at(i)]
+        for j in range(i + 1, min(i + AT_ONCE, len(self.kinks))):
+            kinks = self.at(j)
+            if np.max(kinks.l1) * JUMP < np.max(goals[0].l1):
+                break
+            goals.append(kinks)
+        return goals
 
     def _solve(self, goals: list[Kinks], before: Any) -> tuple[list[Floats], Floats, list[float], Any]:
         """Points optimal on the working set, the slopes of all features there, losses, and steps."""

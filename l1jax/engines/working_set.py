@@ -224,13 +224,14 @@ class WorkingSet(abc.ABC):
                 self.leave(gone[gone < k])
             if len(new):
                 self.enter(new, kinks.l2)
-            if whole and not len(gone) and not len(waiting):
-                left = float(np.max(np.abs(self._imbalance(here)) / room[:k], initial=0.0))
-                stuck = stuck + 1 if left > 0.5 * off else 0
-                if rebuilt := left > max(1.0, 0.2 * off):
-                    self.rebuild(here.l2[:k])
-            else:
+            if len(gone) or (len(waiting) and whole) or not self.k:
                 rebuilt, stuck = False, 0
+                continue
+            here = kinks[self.ids[: self.m]]
+            left = float(np.max(np.abs(self._imbalance(here)) / slack(here.l1, self.ids[: self.m])[: self.k]))
+            stuck = stuck + 1 if left > 0.5 * off and whole else 0
+            if rebuilt := not whole or left > max(1.0, 0.2 * off):  # H is too old, or drifted
+                self.rebuild(here.l2[: self.k])
         return max(limit, 0)
 
     def _imbalance(self, here: Kinks) -> Floats:
