@@ -9,7 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 
 import l1jax
-from l1jax.engines import by_name
+from l1jax.engines import ActiveSet, by_name
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -20,9 +20,9 @@ HEAD = """# Penalties
 
 Made by `python docs/penalties.py` from the tests' registry. Value and proximal map: every one, exact, batched and
 differentiated. Certificate: "gap" is a duality gap, "residual" the violation of the optimality conditions.
-lambda_max: where there is a smallest strength at which 0 is optimal (or stationary). Engines: "cd" is coordinate
-descent and "newton" proximal Newton around it (CPUs); "fista" is all matrix products, the form for GPU and TPU.
-Derivatives: of solutions, by the implicit function theorem. `NuclearNorm` acts on matrices, coefficients (p, k) of k
+lambda_max: where there is a smallest strength at which 0 is optimal (or stationary). Engines: "active" takes
+second-order steps on the support, driven from the host (CPUs); "cd" is coordinate descent and "newton" proximal Newton
+around it, also under tracing; "fista" is all matrix products, the form for GPU and TPU. Derivatives: of solutions, by the implicit function theorem. `NuclearNorm` acts on matrices, coefficients (p, k) of k
 outputs; `UnitLasso` on the `Units` of a network, in training only.
 
 """
@@ -32,7 +32,8 @@ def facts(penalty: l1jax.Penalty, like: jnp.ndarray) -> list[str]:
     """One row of the table."""
     loss = l1jax.MultiSquared() if like.ndim == 2 else l1jax.Squared()
     start = penalty.with_lam(1.0).critical_lam(jnp.arange(1.0, like.size + 1).reshape(like.shape))
-    engines = [name for name, engine in by_name.items() if not engine.refuses(loss, penalty)]
+    every = {"active": ActiveSet(by_name["fista"]), **by_name}
+    engines = [name for name, engine in every.items() if not engine.refuses(loss, penalty)]
     return [
         "no" if jnp.isnan(penalty.conjugate(0 * like)) else "yes",
         "gap" if penalty.certified else "residual",

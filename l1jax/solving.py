@@ -33,14 +33,16 @@ def solve(
 
     Args:
       problem: the problem. Traced leaves are welcome: `solve` may be jitted, batched and differentiated.
-      solver: "auto"; "cd" (coordinate descent on the Gram matrix: squared loss, penalties that act on each
+      solver: "auto"; "active" (second-order steps on the support, driven from the host: curved losses that are sums
+        over rows, convex penalties that act on each coefficient alone; the default for these on CPUs, outside of
+        tracing); "cd" (coordinate descent on the Gram matrix: squared loss, penalties that act on each
         coefficient alone); "newton" (proximal Newton around it: any smooth loss); "fista" (accelerated proximal
         gradient: any smooth loss and any penalty); a function from a penalty of {coef, intercept} to an optax
         transformation; or a plain optax direction such as `optax.scale_by_adam()`, which is wrapped in `proximal`
         with a step size that needs no tuning.
       tol: the relative duality gap at which to stop: (objective - bound)/(objective of the null model). By default
         1e-6 in float64 and 1e-5 in float32.
-      max_steps: the limit of sweeps ("cd") or iterations (the others).
+      max_steps: the limit of Newton steps ("active", at most 500), sweeps ("cd") or iterations (the others).
       init: where to start: an earlier Result, or (coef (p,), intercept ()), in the raw units of X ((p, k) and (k,)
         with k outputs).
 
