@@ -63,12 +63,10 @@ def on_host(
         if not fit or not len(again) or attempt == ATTEMPTS - 1:
             break
         z, b = np.array(done.z), np.array(done.b)
-        for i in again:
-            goal = tol * 0.05 * 0.1**attempt
-            z[i], b[i], more = (
-                a[0] for a in engine.run(form, [penalties[int(i)]], (z[i], b[i]), goal, limit - steps[i])
-            )
-            steps[i] += more
+        goal, first = tol * 0.05 * 0.1**attempt, again[0]
+        part = [penalties[int(i)] for i in again]
+        z[again], b[again], more = engine.run(form, part, (z[first], b[first]), goal, limit)
+        steps[again] += more
     return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
 
 

@@ -112,6 +112,7 @@ class Path:
             held, moving = np.union1d(held, [p]), np.union1d(moving, [p])
         work.include(held, z[held])
         work.sign[work.where[moving]] = np.where(z[moving] == 0, 1, np.sign(z[moving]))
+        work.renew()
         work.enter(moving, first.l2)
         self.passes = 0
 
@@ -139,7 +140,11 @@ class Path:
             if between:
                 goals = [dataclasses.replace(goals[0], l1=goals[0].l1 * (far / (0.95 * JUMP)))]
             self._foresee(u, slope, last, goals[-1])
-            points, U, losses, taken = self._solve(goals, steps[i : i + len(goals)])
+            try:
+                points, U, losses, taken = self._solve(goals, steps[i : i + len(goals)])
+            except np.linalg.LinAlgError:  # certificates will tell how far the last point is
+                Z[i:] = z
+                break
             good = self._first_wrong(goals, points, U)
             steps[i : i + len(goals)] += taken
             returns += 1
@@ -150,8 +155,7 @@ class Path:
                     Z[i + j] = points[j]
                     if self.enough is not None and self.enough(losses[j], int(np.sum(points[j][: len(work.XT)] != 0))):
                         Z[i + j :] = points[j]
-                        good, count = j + 1, 0
-                        break
+                        return self._answer(Z, steps)
             if good:
                 strength = float(np.max(goals[good - 1].l1))
                 before, there = (np.max(goals[good - 2].l1), U[good - 2]) if good > 1 else (last, u)
@@ -159,8 +163,11 @@ class Path:
                     slope = (U[good - 1] - there) / (strength - before)
                 z, u, last, returns = points[good - 1], U[good - 1], strength, 0
                 i += 0 if between else good
-        p = len(work.XT)
-        return Z[:, :p], Z[:, p] if work.size > p else np.zeros(len(Z), Z.dtype), steps
+        return self._answer(Z, steps)
+
+    def _answer(self, Z: Floats, steps: Any) -> tuple[Floats, Floats, Any]:
+        p = len(self.work.XT)
+        return Z[:, :p], Z[:, p] if self.work.size > p else np.zeros(len(Z), Z.dtype), steps
 
     def _next(self, i: int) -> list[Kinks]:
         """The strengths to solve before the next pass: some that are near each other."""

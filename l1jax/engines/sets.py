@@ -93,8 +93,7 @@ class SmoothSet(WorkingSet):
 
     def __init__(self, XT: Floats, intercept: bool, offset: Floats, local: Callable[[Floats], Local]) -> None:
         super().__init__(XT, len(XT) + intercept)
-        self.local = local
-        self.eta = offset.copy()
+        self.local, self.offset, self.eta = local, offset, offset
         self.here = local(self.eta)
         self.curvature = self.here.curvature
         self.X = np.empty((0, XT.shape[1]), XT.dtype)
@@ -107,8 +106,6 @@ class SmoothSet(WorkingSet):
         self.X[start:m][data], self.X[start:m][~data] = self.XT[ids[data]], 1
         self.row[start:m] = np.arange(start, m)
         if np.any(self.w[start:m]):
-            self.eta = self.eta + self.w[start:m] @ self.X[start:m]
-            self.here = self.local(self.eta)
             self.refresh()
         else:
             self.u[start:m] = self.X[start:m] @ self.here.force
@@ -131,7 +128,9 @@ class SmoothSet(WorkingSet):
         self.u[: self.m] = (self.X[: self.m] @ self.here.force)[self.row[: self.m]]
 
     def refresh(self) -> None:
-        self.u[: self.m] = (self.X[: self.m] @ self.here.force)[self.row[: self.m]]
+        at = np.flatnonzero(self.w[: self.m])
+        eta = self.offset + self.w[at] @ self.X[self.row[at]]
+        self.accept((eta, self.local(eta)))
 
     def force(self) -> Floats:
         return self.here.force

@@ -173,10 +173,7 @@ class WorkingSet(abc.ABC):
         self.rebuilds += 1
         for ridge in (self.ridge, 1e3 * self.ridge):
             A[at, at] = diagonal * (1 + ridge) + l2 + TINY
-            try:
-                H = np.linalg.inv(A)
-            except np.linalg.LinAlgError:
-                continue
+            H = np.linalg.inv(A)
             if np.all(np.isfinite(H)) and np.all(H[at, at] > 0):
                 break
         self.H[:k, :k] = (H + H.T) / 2
