@@ -121,19 +121,7 @@ def adelie(d, tol):
 
     glm = ad.glm.binomial(d.y) if d.kind == "logistic" else ad.glm.gaussian(d.y)
     groups = np.arange(0, d.X.shape[1], d.group)
-    state = ad.grpnet(
-        d.X,
-        glm,
-        groups=groups,
-        lmda_path=d.lams,
-        tol=tol,
-        irls_tol=tol,
-        early_exit=False,
-        progress_bar=False,
-        max_iters=MANY,
-        n_threads=d.threads,
-    )
-    return state.betas.toarray()
+    return ad.grpnet(d.X, glm, groups=groups, irls_tol=tol, **whole_path(d, tol)).betas.toarray()
 
 
 def adelie_gram(d, tol):
@@ -141,18 +129,13 @@ def adelie_gram(d, tol):
 
     X, y = d.centred()
     A, v = np.asfortranarray(gram(X) / len(y)), X.T @ y / len(y)
-    state = ad.gaussian_cov(
-        A,
-        v,
-        lmda_path=d.lams,
-        tol=tol,
-        rdev_tol=0,
-        early_exit=False,
-        progress_bar=False,
-        max_iters=MANY,
-        n_threads=d.threads,
-    )
-    return state.betas.toarray()
+    return ad.gaussian_cov(A, v, rdev_tol=0, **whole_path(d, tol)).betas.toarray()
+
+
+def whole_path(d, tol):
+    """adelie's settings: all of the path, whatever it explains."""
+    run = {"early_exit": False, "progress_bar": False, "max_iters": MANY, "n_threads": d.threads}
+    return {"lmda_path": d.lams, "tol": tol, **run}
 
 
 def glmnet(d, tol):

@@ -1,7 +1,6 @@
 """Runs that are driven from the host: the engine works in NumPy, its points are certified like any others."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,8 +9,9 @@ import numpy as np
 from jax import Array
 
 from l1jax.engines import ActiveSet
-from l1jax.engines.working_set import Kinks
-from l1jax.minimum import Controls, Minimum, Stop, as_found, certify_all, over_lams
+from l1jax.engines.active import Path
+from l1jax.engines.working_set import Floats, Kinks
+from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
 from l1jax.penalties import Terms
 from l1jax.standard_form import StandardForm
 
@@ -52,32 +52,30 @@ def on_host(
     """The minimisers at the penalties' strengths, in descending order."""
     penalty, lams, count = penalties.penalty, penalties.lams, len(penalties)
     tol, limit = float(controls.tol), min(int(controls.max_steps), engine.steps)
-    z, b = (np.array(np.broadcast_to(np.asarray(a), (count, *a.shape[1:]))) for a in start)
-    steps, fit = np.zeros(count, np.int32), bool(form.fit)
+    z, b = (np.asarray(a) for a in start)
+    fit = bool(form.fit)
+
+    def enough(z: Floats, loss: float) -> bool:
+        return bool(_saturated(controls.stop, form, z, loss))
+
     if fit:
-        enough = None if controls.stop is None else _enough(form, controls.stop)
-        z, b, steps = engine.run(form, penalties, (z[0], b[0]), tol / 2, limit, enough)
+        stop = None if controls.stop is None else enough
+        z, b, steps = Path(form, penalties, (z[0], b[0]), tol / 2, limit, stop).run()
+    else:
+        z, b = (np.broadcast_to(a, (count, *a.shape[1:])) for a in (z, b))
+        steps = np.zeros(count, np.int32)
     for attempt in range(ATTEMPTS):
         done = _certified(equalities, form, penalty, lams, jnp.asarray(z), jnp.asarray(b))
-        again = np.flatnonzero((np.asarray(done.measure) > tol) & (steps < limit))
+        reached = (steps > 0) | (controls.stop is None)
+        again = np.flatnonzero((np.asarray(done.measure) > tol) & (steps < limit) & reached)
         if not fit or not len(again) or attempt == ATTEMPTS - 1:
             break
         z, b = np.array(done.z), np.array(done.b)
         goal, first = tol * 0.05 * 0.1**attempt, again[0]
         part = [penalties[int(i)] for i in again]
-        z[again], b[again], more = engine.run(form, part, (z[first], b[first]), goal, limit)
+        z[again], b[again], more = Path(form, part, (z[first], b[first]), goal, limit).run()
         steps[again] += more
     return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
-
-
-def _enough(form: StandardForm, stop: Stop) -> Callable[[float, int], bool]:
-    """Whether a path is to stop at a point of this loss and so many nonzeros."""
-    null, dev_ratio, nonzeros = (float(a) for a in (form.null_objective, stop.dev_ratio, stop.nonzeros))
-
-    def enough(loss: float, count: int) -> bool:
-        return 1 - loss / (null or 1.0) >= dev_ratio or count >= nonzeros
-
-    return enough
 
 
 @jax.jit
@@ -96,3 +94,4 @@ def _certified(equalities: bool, form: StandardForm, penalty: Any, lams: Array |
 
 
 _as_found = jax.jit(as_found)
+_saturated = jax.jit(saturated)

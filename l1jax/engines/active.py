@@ -64,26 +64,14 @@ class ActiveSet:
         """Whether supports are likely to be small: a penalty without corners has none."""
         return int(np.sum((kinks.l1 == 0) & (kinks.lower < kinks.upper))) <= LARGE
 
-    def run(
-        self,
-        form: StandardForm,
-        kinks: Strengths,
-        start: tuple[Floats, Floats],
-        tol: float,
-        limit: int,
-        enough: Callable[[float, int], bool] | None = None,
-    ) -> tuple[Floats, Floats, Any]:
-        """The minimisers (L, p), intercepts (L,) and steps (L,) for penalties in descending order.
-
-        `enough`, of a loss and a number of nonzeros, says where to stop: the rest then repeats the last point.
-        """
-        with np.errstate(all="ignore"):  # what overflows is not certified
-            return Path(form, kinks, start, tol, limit, enough).run()
-
 
 class Path:
-    """A run over strengths in descending order: what it knows of the last point, and what it is asked for."""
+    """A run over strengths in descending order: what it knows of the last point, and what it is asked for.
 
+    `enough`, of a point (p,) and its loss, says where to stop: the rest then repeats that point.
+    """
+
+    @np.errstate(all="ignore")  # what overflows is not certified
     def __init__(
         self,
         form: StandardForm,
@@ -91,7 +79,7 @@ class Path:
         start: tuple[Floats, Floats],
         tol: float,
         limit: int,
-        enough: Callable[[float, int], bool] | None,
+        enough: Callable[[Floats, float], bool] | None = None,
     ) -> None:
         self.kinks, self.tol, self.limit, self.enough = kinks, tol, limit, enough
         n, p = form.shape
@@ -104,7 +92,7 @@ class Path:
         force = work.force()
         size = float(np.sqrt(np.sum(force[s > 0] ** 2 / s[s > 0])))
         norm = np.pad(np.asarray(form.design.norm), (0, work.size - p), constant_values=1)
-        self.floor = float(np.finfo(norm.dtype).eps) * size * norm + TINY
+        self.floor = work.eps * size * norm + TINY
         z = np.clip(np.concatenate([start[0], start[1][None]])[: work.size], first.lower, first.upper)
         moving = np.flatnonzero(z != self.rest)
         held = np.arange(p) if self.whole else np.flatnonzero((z != self.rest) | (self.rest != 0))
@@ -114,7 +102,6 @@ class Path:
         work.sign[work.where[moving]] = np.where(z[moving] == 0, 1, np.sign(z[moving]))
         work.renew()
         work.enter(moving, first.l2)
-        self.passes = 0
 
     def at(self, i: int) -> Kinks:
         """The penalty at a strength; none on the intercept."""
@@ -124,7 +111,9 @@ class Path:
         none = (0, 0, -np.inf, np.inf)
         return Kinks(*(np.append(a, a.dtype.type(x)) for a, x in zip(kinks.parts(), none, strict=True)))
 
+    @np.errstate(all="ignore")
     def run(self) -> tuple[Floats, Floats, Any]:
+        """The minimisers (L, p), intercepts (L,) and steps (L,)."""
         work, count = self.work, len(self.kinks)
         Z = np.zeros((count, work.size), work.w.dtype)
         steps = np.zeros(count, np.int32)
@@ -153,7 +142,7 @@ class Path:
                     good = 1  # as good as it gets; its certificate will tell
                 for j in range(good):
                     Z[i + j] = points[j]
-                    if self.enough is not None and self.enough(losses[j], int(np.sum(points[j][: len(work.XT)] != 0))):
+                    if self.enough is not None and self.enough(points[j][: len(work.XT)], losses[j]):
                         Z[i + j :] = points[j]
                         return self._answer(Z, steps)
             if good:
@@ -194,7 +183,6 @@ class Path:
             else:
                 forces.append(work.force())
             losses.append(work.value() if self.enough is not None else np.nan)
-        self.passes += not self.whole
         U = np.stack(forces)
         return points, U if self.whole else work.slopes(U), losses, np.array(steps)
 

@@ -143,7 +143,7 @@ class SmoothSet(WorkingSet):
         return self.here.value
 
     def noise(self) -> float:
-        return 8 * float(np.finfo(self.eta.dtype).eps) * abs(self.here.value)
+        return 8 * self.eps * abs(self.here.value)
 
     def renew(self) -> None:
         self.curvature = self.here.curvature

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from l1jax._arrays import eps, smallest
+
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Indices = np.ndarray[Any, np.dtype[np.intp]]
 Slack = Callable[[Floats, Indices], Floats]
 
 TOGETHER = 32  # how many features may enter the support in one step
 PATIENT = 8  # steps at one strength after which they enter one at a time, from points optimal on their support
-TINY = float(np.finfo(np.float32).tiny)
+TINY = smallest(np.float32)
 HALVINGS = 15  # of a step, twice each, until one gains something
 STUCK = 3  # steps that hardly lessen the imbalance, after which only rounding is left
 
@@ -67,7 +69,7 @@ class WorkingSet(abc.ABC):
     def __init__(self, XT: Floats, size: int) -> None:
         self.XT, self.size = XT, size
         self.k = self.m = self.rebuilds = 0
-        self.eps = float(np.finfo(XT.dtype).eps)
+        self.eps = eps(XT.dtype)
         self.ridge = self.eps**0.6  # what diagonals are raised by, so that dependent features have a finite inverse
         self.where = np.full(size, -1)  # the position of each feature
         self.ids = np.empty(0, np.intp)
@@ -286,19 +288,19 @@ class WorkingSet(abc.ABC):
             gain, outcome = self.try_step(moved, step)
             return gain - float(np.sum(here.l1 * (sign * step) + here.l2 * step * (w + step / 2))), outcome
 
-        def rest(ended: Any, step: Floats, outcome: Any) -> tuple[Indices, bool]:
+        def rest(ended: Any, step: Floats, outcome: Any) -> Indices:
             self.w[moved] += step
             self.sign[moved] = sign
             self.w[moved[ended]] = ends[ended]
             self.accept(outcome)
-            return moved[ended], False
+            return moved[ended]
 
         none = np.zeros(len(moved), bool)
         if np.any(out):
             step = np.where(out, ends - w, d)
             gain, outcome = attempt(step)
             if gain >= 0.05 * promised:
-                return rest(out, step, outcome)
+                return rest(out, step, outcome), False
             times = np.where(out, (ends - w) / np.where(out, d, 1), np.inf)
             t = float(np.min(times))
             ended = times <= t
@@ -309,8 +311,7 @@ class WorkingSet(abc.ABC):
             step = np.where(ended, ends - w, t * d)
             gain, outcome = attempt(step)
             if gain >= 1e-4 * t * promised - noise:
-                gone, _ = rest(ended, step, outcome)
-                return gone, t == 1
+                return rest(ended, step, outcome), t == 1
             t, ended = t / 4, none
         return None
 
