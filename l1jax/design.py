@@ -47,28 +47,28 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scal
     column whose standard deviation is at most eps times its largest entry is constant: it becomes 0 if columns are
     centred or standardised.
     """
-    # Transposed once, so that all passes read memory in order.
-    XT = jax.lax.optimization_barrier(X.T)  # type: ignore[no-untyped-call]
-    w = s[None, :]
-    largest = jnp.max(jnp.where(w > 0, jnp.abs(XT), 0.0), axis=1)  # constancy is a column's own, whatever the unit
+    # Sums run down the columns of X as it lies in memory; it is transposed once, in the last pass.
+    w = s[:, None]
+    largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=0)  # constancy is a column's own, whatever the unit
     # A unit before anything is squared: 1e20 squares to infinity in float32.
     unit = _power_of_two(jnp.full_like(largest, jnp.max(largest)) if one_scale else largest)
-    XT = XT * (1 / unit)[:, None]
-    mean = jnp.matmul(XT, s, precision=HIGHEST)
-    mean = mean + jnp.sum((XT - mean[:, None]) * w, axis=1)  # a second pass wins back the rounding
-    variance = jnp.sum((XT - mean[:, None]) ** 2 * w, axis=1)
+    X = X * (1 / unit)[None]
+    mean = jnp.sum(X * w, axis=0)
+    apart = X - mean[None]
+    missed = jnp.sum(apart * w, axis=0)  # the mean's rounding
+    variance = jnp.sum(apart**2 * w, axis=0) - missed**2
+    mean = mean + missed
     constant = variance <= (eps(X.dtype) * largest / unit) ** 2
-    varying = jnp.sqrt(jnp.where(constant, 1.0, variance))
-    shift = jnp.where(center, mean, 0.0)
+    square = jnp.where(constant, 0.0, variance) if center else jnp.maximum(variance, 0.0) + mean**2
+    length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
     if standardize:
-        norm = varying
+        scale = jnp.sqrt(jnp.where(constant, 1.0, variance))
     else:
-        norm = jnp.where(constant, 0.0, varying) if center else jnp.sqrt(jnp.sum(XT**2 * w, axis=1))
-        norm = _power_of_two(jnp.full_like(norm, jnp.max(norm)) if one_scale else norm)
-    columns = (XT - shift[:, None]) * (1 / norm)[:, None]
-    if center or standardize:
-        columns = jnp.where(constant[:, None], 0.0, columns)
-    return Design(columns, shift * unit, norm * unit, jnp.sqrt(jnp.sum(columns**2 * w, axis=1)))
+        scale = _power_of_two(jnp.full_like(length, jnp.max(length)) if one_scale else length)
+    empty = constant & (center or standardize)
+    shift = mean if center else jnp.zeros_like(mean)
+    columns = jnp.where(empty[None], 0.0, (X - shift[None]) * (1 / scale)[None])
+    return Design(columns.T, shift * unit, scale * unit, jnp.where(empty, 0.0, length / scale))
 
 
 def _power_of_two(x: Array) -> Array:

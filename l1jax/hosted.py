@@ -1,5 +1,6 @@
 """Runs that are driven from the host: the engine works in NumPy, its points are certified like any others."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -8,11 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from l1jax._arrays import eps
+from l1jax._node import node
+from l1jax.certificate import Certificate, certify, downhill, size
 from l1jax.engines import ActiveSet
 from l1jax.engines.active import Path
 from l1jax.engines.working_set import Floats, Kinks
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
-from l1jax.penalties import Terms
+from l1jax.penalties import Elementwise, Terms
+from l1jax.penalties.base import Wrapper
 from l1jax.standard_form import StandardForm
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
@@ -58,14 +63,16 @@ def on_host(
     def enough(z: Floats, loss: float) -> bool:
         return bool(_saturated(controls.stop, form, z, loss))
 
+    sight = Sight(equalities, form, penalty, lams)
     if fit:
-        stop = None if controls.stop is None else enough
-        z, b, steps = Path(form, penalties, (z[0], b[0]), tol / 2, limit, stop).run()
+        path = Path(form, penalties, (z[0], b[0]), tol / 2, limit, None if controls.stop is None else enough)
+        z, b, steps = path.run()
+        sight.add(slice(None), path)
     else:
         z, b = (np.broadcast_to(a, (count, *a.shape[1:])) for a in (z, b))
         steps = np.zeros(count, np.int32)
     for attempt in range(ATTEMPTS):
-        done = _certified(equalities, form, penalty, lams, jnp.asarray(z), jnp.asarray(b))
+        done = sight.certified(z, b)
         reached = (steps > 0) | (controls.stop is None)
         again = np.flatnonzero((np.asarray(done.measure) > tol) & (steps < limit) & reached)
         if not fit or not len(again) or attempt == ATTEMPTS - 1:
@@ -73,9 +80,79 @@ def on_host(
         z, b = np.array(done.z), np.array(done.b)
         goal, first = tol * 0.05 * 0.1**attempt, again[0]
         part = [penalties[int(i)] for i in again]
-        z[again], b[again], more = Path(form, part, (z[first], b[first]), goal, limit).run()
+        path = Path(form, part, (z[first], b[first]), goal, limit)
+        z[again], b[again], more = path.run()
+        sight.add(again, path)
         steps[again] += more
     return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
+
+
+class Sight:
+    """Certificates that look at the features near to moving only, where the engine's slopes prove that others rest.
+
+    Features whose slopes stay inside their corners take no part in a certificate: their penalty is 0, and so is its
+    conjugate. That they do is certain if the engine's slopes are inside by more than its forces can be wrong.
+    """
+
+    def __init__(self, equalities: bool, form: StandardForm, penalty: Any, lams: Array | None) -> None:
+        self.equalities, self.form, self.penalty, self.lams = equalities, form, penalty, lams
+        n, p = form.shape
+        self.size = 2 * n + 512  # of the shape alone, so that programs are
+        self.small = equalities or self.size > 0.8 * p
+        self.reach: Any = 0.0
+        self.forces = np.full((1 if lams is None else len(lams), n), np.nan, form.y.dtype)
+
+    def add(self, at: Any, path: Path) -> None:
+        """Remember what a run at the strengths `at` saw."""
+        if not self.small:
+            self.forces[at] = path.forces
+            self.reach = np.maximum(self.reach, path.reach)
+
+    def certified(self, z: Floats, b: Floats) -> Certificate:
+        """The certificates of points (L, p), (L,)."""
+        z, b = jnp.asarray(z), jnp.asarray(b)
+        if not self.small and not np.any(np.isnan(self.forces)):
+            order = np.argpartition(-self.reach, self.size)
+            ids, room = order[: self.size], 1 - self.reach[order[self.size]]
+            done, moved = _certified_near(self.form, self.penalty, self.lams, ids, self.forces, z, b)
+            if np.all(np.asarray(moved) < room / 2):
+                return dataclasses.replace(done, z=z)
+        return _certified(self.equalities, self.form, self.penalty, self.lams, z, b)
+
+
+@node
+class Part(Wrapper, Elementwise):
+    """A penalty of p coefficients as one of those at `ids`, the others being 0."""
+
+    penalty: Any
+    ids: Array
+    zero: Array
+
+    def terms(self, w: Any) -> list[Terms]:
+        terms = self.penalty.terms(self.zero)[0].full(self.zero.shape)
+        return [jax.tree.map(lambda a: a[self.ids], terms)]
+
+
+@jax.jit
+def _certified_near(
+    form: StandardForm, penalty: Any, lams: Array | None, ids: Array, forces: Array, z: Array, b: Array
+) -> tuple[Certificate, Array]:
+    """Certificates from the features at `ids`, and how far slopes may move from those of `forces`, over l1."""
+    design = jax.tree.map(lambda a: a[ids], form.design)
+    near = dataclasses.replace(form, design=design)
+    outside = jnp.ones(form.shape[1], bool).at[ids].set(False)
+
+    def at(penalty: Any, force: Array, z: Array, b: Array) -> tuple[Certificate, Array]:
+        posed = form.units(penalty)
+        zero, _ = form.start
+        done = certify(near, Part(posed, ids, zero), z, b, False)
+        v = downhill(near, near.eta(z, done.b))
+        l1 = posed.terms(zero)[0].full(zero.shape).l1
+        longest = jnp.max(jnp.where(outside, form.design.norm / l1, 0.0))
+        wrong = size(v - force, form.s) + 64 * eps(v.dtype) * size(v, form.s)
+        return done, wrong * longest
+
+    return over_lams(at, penalty, lams, forces, z[:, ids], b)
 
 
 @jax.jit

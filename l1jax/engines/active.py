@@ -69,6 +69,9 @@ class Path:
     """A run over strengths in descending order: what it knows of the last point, and what it is asked for.
 
     `enough`, of a point (p,) and its loss, says where to stop: the rest then repeats that point.
+
+    For certificates: `forces` (L, n) are minus the loss's gradients at the points, NaN where none was found, and
+    `reach` (p,) is how near each feature came to moving: the largest of its slopes over l1, infinite if it moved.
     """
 
     @np.errstate(all="ignore")  # what overflows is not certified
@@ -88,6 +91,8 @@ class Path:
         self.work = work = working_set(form, self.whole)
         first = self.at(0)
         self.rest = np.clip(np.zeros(work.size, work.w.dtype), first.lower, first.upper)
+        self.reach = np.zeros(p, work.w.dtype)
+        self.forces = np.full((len(kinks), n), np.nan, work.w.dtype)
         s = np.asarray(form.s)
         force = work.force()
         size = float(np.sqrt(np.sum(force[s > 0] ** 2 / s[s > 0])))
@@ -130,7 +135,7 @@ class Path:
                 goals = [dataclasses.replace(goals[0], l1=goals[0].l1 * (far / (0.95 * JUMP)))]
             self._foresee(u, slope, last, goals[-1])
             try:
-                points, U, losses, taken = self._solve(goals, steps[i : i + len(goals)])
+                points, forces, U, losses, taken = self._solve(goals, steps[i : i + len(goals)])
             except np.linalg.LinAlgError:  # certificates will tell how far the last point is
                 Z[i:] = z
                 break
@@ -142,6 +147,7 @@ class Path:
                     good = 1  # as good as it gets; its certificate will tell
                 for j in range(good):
                     Z[i + j] = points[j]
+                    self._record(i + j, goals[j], points[j], forces[j], U[j])
                     if self.enough is not None and self.enough(points[j][: len(work.XT)], losses[j]):
                         Z[i + j :] = points[j]
                         return self._answer(Z, steps)
@@ -153,6 +159,13 @@ class Path:
                 z, u, last, returns = points[good - 1], U[good - 1], strength, 0
                 i += 0 if between else good
         return self._answer(Z, steps)
+
+    def _record(self, i: int, kinks: Kinks, point: Floats, force: Floats, u: Floats) -> None:
+        self.forces[i] = force
+        p = len(self.reach)
+        ratio = np.abs(u[:p]) / kinks.l1[:p]
+        ratio[point[:p] != 0] = np.inf
+        np.fmax(self.reach, np.where(kinks.l1[:p] > 0, ratio, np.inf), out=self.reach)
 
     def _answer(self, Z: Floats, steps: Any) -> tuple[Floats, Floats, Any]:
         p = len(self.work.XT)
@@ -168,10 +181,10 @@ class Path:
             goals.append(kinks)
         return goals
 
-    def _solve(self, goals: list[Kinks], before: Any) -> tuple[list[Floats], Floats, list[float], Any]:
-        """Points optimal on the working set, the slopes of all features there, losses, and steps."""
+    def _solve(self, goals: list[Kinks], before: Any) -> tuple[list[Floats], Floats, Floats, list[float], Any]:
+        """Points optimal on the working set, forces and the slopes of all features there, losses, and steps."""
         work = self.work
-        points, forces, losses, steps = [], [], [], []
+        points, forces, slopes, losses, steps = [], [], [], [], []
         for kinks, taken in zip(goals, before, strict=True):
             steps.append(work.settle(kinks, self._slack(kinks), self.limit - int(taken)))
             points.append(self._point())
@@ -179,12 +192,13 @@ class Path:
                 work.refresh()
                 u = np.empty_like(self.rest)
                 u[work.ids] = work.u
-                forces.append(u)
+                slopes.append(u)
+                forces.append(self.forces[0])  # not asked for where all features are in hand
             else:
                 forces.append(work.force())
             losses.append(work.value() if self.enough is not None else np.nan)
-        U = np.stack(forces)
-        return points, U if self.whole else work.slopes(U), losses, np.array(steps)
+        F = np.stack(forces)
+        return points, F, np.stack(slopes) if self.whole else work.slopes(F), losses, np.array(steps)
 
     def _point(self) -> Floats:
         z, work = self.rest.copy(), self.work

@@ -20,6 +20,7 @@ TOGETHER = 32  # how many features may enter the support in one step
 PATIENT = 8  # steps at one strength after which they enter one at a time, from points optimal on their support
 TINY = smallest(np.float32)
 HALVINGS = 15  # of a step, twice each, until one gains something
+ROWS = 256  # of H, that are changed at a time: what is added to them stays in the cache
 STUCK = 3  # steps that hardly lessen the imbalance, after which only rounding is left
 
 
@@ -55,6 +56,19 @@ class Local:
     value: float
     force: Floats
     curvature: Floats
+
+
+@dataclasses.dataclass(frozen=True)
+class Border:
+    """Some features beside the support: U = H B, for their block B of the second derivative, and S = C - B'H B."""
+
+    U: Floats
+    S: Floats
+    diagonal: Floats
+    """That of C, their own block."""
+
+    def __getitem__(self, ids: Any) -> "Border":
+        return Border(self.U[:, ids], self.S[np.ix_(ids, ids)], self.diagonal[ids])
 
 
 class WorkingSet(abc.ABC):
@@ -143,26 +157,34 @@ class WorkingSet(abc.ABC):
         k, self.k = self.k, start
         if start:
             B = H[:start, start:k]
-            H[:start, :start] -= B @ np.linalg.solve(H[start:k, start:k], B.T)
+            V = np.linalg.solve(H[start:k, start:k], B.T)
+            for i in range(0, start, ROWS):
+                at = slice(i, min(i + ROWS, start))
+                H[at, :start] -= B[at] @ V
 
-    def enter(self, ids: Indices, l2: Floats) -> None:
+    def enter(self, ids: Indices, l2: Floats, border: "Border | None" = None) -> None:
         """Take features in hand into the support, and into H."""
+        border = border or self.border(self.where[ids])
         for i in ids:
             self.exchange(int(self.where[i]), self.k)
             self.k += 1
         k, start = self.k, self.k - len(ids)
         self.H = wider(self.H, k, start)
         H, old, new = self.H, slice(0, start), slice(start, k)
-        B, C = self.products(old, new), self.products(new, new)
-        U = H[old, old] @ B
-        S = C - B.T @ U
-        at = np.arange(len(ids))
-        S[at, at] += l2[ids] + self.ridge * C[at, at] + TINY
+        S = border.S + np.diag(l2[ids] + self.ridge * border.diagonal + TINY)
         R = np.linalg.inv(S)
         R = (R + R.T) / 2
-        V = U @ R
-        H[old, old] += V @ U.T
+        V = border.U @ R
+        for i in range(0, start, ROWS):
+            at = slice(i, min(i + ROWS, start))
+            H[at, old] += V[at] @ border.U.T
         H[old, new], H[new, old], H[new, new] = -V, -V.T, R
+
+    def border(self, new: Indices) -> "Border":
+        """What the second derivative says of features, at these positions, beside the support."""
+        B, C = self.products(slice(0, self.k), new), self.products(new, new)
+        U = self.H[: self.k, : self.k] @ B
+        return Border(U, C - B.T @ U, np.diagonal(C))
 
     def rebuild(self, l2: Floats) -> None:
         """Compute H anew, for the l2 of the support."""
@@ -184,15 +206,19 @@ class WorkingSet(abc.ABC):
 
     def settle(self, kinks: Kinks, slack: Slack, limit: int) -> int:
         """Steps until the slopes of all features in hand are within `slack` of the subdifferential; their number."""
-        rebuilt, stuck = False, 0
+        rebuilt, stuck, shifted = False, 0, True
+        m = self.m
+        w, u = self.w[:m], self.u[:m]
         for step in range(limit):
-            k, m = self.k, self.m
-            here, w, u = kinks[self.ids[:m]], self.w[:m], self.u[:m]
-            room = slack(here.l1, self.ids[:m])
+            k = self.k
+            if shifted:
+                here = kinks[self.ids[:m]]
+                room, rest = slack(here.l1, self.ids[:m]), here[k:]
+                shifted = False
             e = self._imbalance(here)
-            above, below = here[slice(k, m)].pulls(w[k:], u[k:])
+            above, below = rest.pulls(w[k:], u[k:])
             pull = np.maximum(above, below)
-            waiting = np.flatnonzero(pull > room[k:]) + k
+            waiting = np.flatnonzero(pull > room[k:])
             off = float(np.max(np.abs(e) / room[:k], initial=0.0))
             if (step and off <= 1 and not len(waiting)) or stuck == STUCK:
                 return step
@@ -202,12 +228,12 @@ class WorkingSet(abc.ABC):
                 waiting = waiting[:0]
             most = 1 if late else TOGETHER
             if len(waiting) > most:
-                waiting = waiting[np.argpartition(-pull[waiting - k], most - 1)[:most]]
-            direction = np.sign(above[waiting - k] - below[waiting - k])
+                waiting = waiting[np.argpartition(-pull[waiting], most - 1)[:most]]
+            push = np.where(above[waiting] > below[waiting], pull[waiting], -pull[waiting])
             d: Floats = self.H[:k, :k] @ e
-            waiting, direction, d, dnew, push = self._with_entrants(here, waiting, direction, pull, d)
+            waiting, border, d, dnew, push = self._with_entrants(here, waiting + k, push, d)
             moved = np.concatenate([np.arange(k), waiting])
-            inner = np.where(w[waiting] == 0, direction, np.sign(w[waiting]))
+            inner = np.sign(np.where(w[waiting] == 0, push, w[waiting]))
             sign = np.concatenate([self.sign[:k], inner])
             taken = self._move(here[moved], moved, sign, np.concatenate([d, dnew]), np.concatenate([e, push]))
             if taken is None:  # nothing is gained by it: H is too old, or only rounding is left
@@ -217,17 +243,23 @@ class WorkingSet(abc.ABC):
                     rebuilt = True
                 continue
             gone, whole = taken
-            new = self.ids[waiting[~np.isin(waiting, gone)]]
-            self.sign[gone] = 0
-            if np.any(gone < k):
-                self.leave(gone[gone < k])
-            if len(new):
-                self.enter(new, kinks.l2)
+            if len(gone) or len(waiting):
+                shifted = True
+                self.sign[gone] = 0
+                new = waiting
+                if len(gone):
+                    new, border = waiting[~np.isin(waiting, gone)], None
+                new = self.ids[new]
+                if np.any(gone < k):
+                    self.leave(gone[gone < k])
+                if len(new):
+                    self.enter(new, kinks.l2, border)
             if len(gone) or (len(waiting) and whole) or not self.k:
                 rebuilt, stuck = False, 0
                 continue
-            here = kinks[self.ids[: self.m]]
-            left = float(np.max(np.abs(self._imbalance(here)) / slack(here.l1, self.ids[: self.m])[: self.k]))
+            if shifted:
+                here = kinks[self.ids[:m]]
+            left = float(np.max(np.abs(self._imbalance(here)) / slack(here.l1, self.ids[:m])[: self.k]))
             stuck = stuck + 1 if left > 0.5 * off and whole else 0
             if rebuilt := not whole or left > max(1.0, 0.2 * off):  # H is too old, or drifted
                 self.rebuild(here.l2[: self.k])
@@ -240,35 +272,29 @@ class WorkingSet(abc.ABC):
         return imbalance
 
     def _with_entrants(
-        self, here: Kinks, new: Indices, direction: Floats, pull: Floats, d: Floats
-    ) -> tuple[Indices, Floats, Floats, Floats, Floats]:
+        self, here: Kinks, new: Indices, push: Floats, d: Floats
+    ) -> tuple[Indices, "Border | None", Floats, Floats, Floats]:
         """The step of the support (d) and of new features, all of which move inwards: others are left out."""
-        k = self.k
-        none = np.zeros(0, d.dtype)
         if not len(new):
-            return new, direction, d, none, none
-        old = slice(0, k)
-        B, C = self.products(old, new), self.products(new, new)
-        U = self.H[old, old] @ B
-        S = C - B.T @ U
-        at = np.arange(len(new))
-        size = C[at, at] + here.l2[new] + TINY
+            return new, None, d, d[:0], push
+        border = self.border(new)
+        U, S, at = border.U, border.S.copy(), np.arange(len(new))
+        size = border.diagonal + here.l2[new] + TINY
         S[at, at] += here.l2[new]
         # A feature in the span of the support moves along a null direction, to the first kink: alone.
         apart = S[at, at] > self.eps**0.5 * size
         if not np.all(apart):
-            apart = apart if np.any(apart) else at == np.argmax(pull[new - k])
+            apart = apart if np.any(apart) else at == np.argmax(np.abs(push))
         S[at, at] = np.maximum(S[at, at], 0) + self.eps**0.75 * size
-        push = direction * pull[new - k]
-        b = push - B.T @ d
+        b = push - self._imbalance(here) @ U  # B'd
         kept = np.flatnonzero(apart)
         while len(kept):
             dnew = np.linalg.solve(S[np.ix_(kept, kept)], b[kept])
-            inwards = dnew * direction[kept] > 0
+            inwards = dnew * push[kept] > 0
             if np.all(inwards):
-                return new[kept], direction[kept], d - U[:, kept] @ dnew, dnew, push[kept]
+                return new[kept], border[kept], d - U[:, kept] @ dnew, dnew, push[kept]
             kept = kept[inwards]
-        return new[:0], direction[:0], d, none, none
+        return new[:0], None, d, d[:0], push[:0]
 
     def _move(self, here: Kinks, moved: Indices, sign: Floats, d: Floats, e: Floats) -> tuple[Indices, bool] | None:
         """Go along d, to the end of each feature's piece at most: (the positions that came to rest, whether all of d).
@@ -333,7 +359,7 @@ def wider(a: Floats, size: int, used: int) -> Floats:
     """The same for a square matrix."""
     if len(a) >= size:
         return a
-    new = np.empty((max(size, 3 * len(a) // 2),) * 2, a.dtype)
+    new = np.empty((max(size, 2 * len(a)),) * 2, a.dtype)
     new[:used, :used] = a[:used, :used]
     return new
 
