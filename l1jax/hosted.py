@@ -65,7 +65,7 @@ def on_host(
 
     sight = Sight(equalities, form, penalty, lams)
     if fit:
-        path = Path(form, penalties, (z[0], b[0]), tol / 2, limit, None if controls.stop is None else enough)
+        path = Path(form, penalties, (z[0], b[0]), tol, limit, None if controls.stop is None else enough)
         z, b, steps = path.run()
         sight.add(slice(None), path)
     else:
@@ -97,7 +97,7 @@ class Sight:
     def __init__(self, equalities: bool, form: StandardForm, penalty: Any, lams: Array | None) -> None:
         self.equalities, self.form, self.penalty, self.lams = equalities, form, penalty, lams
         n, p = form.shape
-        self.size = 2 * n + 512  # of the shape alone, so that programs are
+        self.size = n + n // 2 + 256  # of the shape alone, so that programs are
         self.small = equalities or self.size > 0.8 * p
         self.reach: Any = 0.0
         self.forces = np.full((1 if lams is None else len(lams), n), np.nan, form.y.dtype)
@@ -110,14 +110,14 @@ class Sight:
 
     def certified(self, z: Floats, b: Floats) -> Certificate:
         """The certificates of points (L, p), (L,)."""
-        z, b = jnp.asarray(z), jnp.asarray(b)
+        at = jnp.asarray(z), jnp.asarray(b)
         if not self.small and not np.any(np.isnan(self.forces)):
             order = np.argpartition(-self.reach, self.size)
             ids, room = order[: self.size], 1 - self.reach[order[self.size]]
-            done, moved = _certified_near(self.form, self.penalty, self.lams, ids, self.forces, z, b)
+            done, moved = _certified_near(self.form, self.penalty, self.lams, ids, self.forces, *at)
             if np.all(np.asarray(moved) < room / 2):
-                return dataclasses.replace(done, z=z)
-        return _certified(self.equalities, self.form, self.penalty, self.lams, z, b)
+                return dataclasses.replace(done, z=at[0])
+        return _certified(self.equalities, self.form, self.penalty, self.lams, *at)
 
 
 @node

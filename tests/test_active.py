@@ -136,8 +136,8 @@ def test_a_stale_inverse_is_rebuilt(rng, monkeypatch):
     posed = l1jax.Problem(X, X[:, :6] @ np.ones(6) + rng.standard_normal(30), penalty=l1jax.L1(0.1))
     enter, rebuilds = working_set.WorkingSet.enter, []
 
-    def spoiled(self, ids, l2):
-        enter(self, ids, l2)
+    def spoiled(self, *given):
+        enter(self, *given)
         self.H[: self.k, : self.k] *= 0.3
         rebuilds.append(self.rebuilds)
 
@@ -147,7 +147,7 @@ def test_a_stale_inverse_is_rebuilt(rng, monkeypatch):
 
 
 FIRST = """
-    import json, sys, jax, numpy as np
+    import json, sys, time, jax, numpy as np
     jax.config.update("jax_enable_x64", True)
     seen = []
     jax.monitoring.register_event_duration_secs_listener(
@@ -159,8 +159,10 @@ FIRST = """
         seen.clear()
         X = rng.standard_normal((n, p))
         y = X[:, 0] + rng.standard_normal(n)
+        wall, cpu = time.perf_counter(), time.process_time()
         l1jax.path(l1jax.Problem(X, y, penalty=l1jax.L1(1.0)), num=10, ratio=0.1).coef.block_until_ready()
-        return len(seen), sum(seen)
+        share = (time.process_time() - cpu) / (time.perf_counter() - wall)  # of a core that others use too
+        return len(seen), sum(seen) * min(1, share)
 
     print(json.dumps([run(200, 1000), run(200, 1000), run(190, 900)]))
 """
@@ -170,6 +172,7 @@ def test_the_first_path_compiles_little_and_the_next_nothing():
     ran = subprocess.run([sys.executable, "-c", textwrap.dedent(FIRST)], capture_output=True, text=True, check=True)
     first, same, near = json.loads(ran.stdout)
     assert first[0] <= 45
+    assert first[1] <= 3
     assert same[0] == 0
     assert near[0] <= 25
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -241,7 +242,7 @@ class Path:
     def _slack(self, kinks: Kinks) -> Slack:
         """How far slopes may be outside the subdifferential: a share of l1, and what rounding makes of them."""
         least = 1e-2 * float(np.max(kinks.l1))
-        return lambda l1, ids: self.tol / 4 * np.maximum(l1, least) + self.floor[ids]
+        return lambda l1, ids: self.tol * np.maximum(l1, least) + self.floor[ids]
 
 
 def farness(kinks: Kinks, z: Floats, u: Floats) -> float:
@@ -258,13 +259,13 @@ def working_set(form: StandardForm, whole: bool) -> WorkingSet:
         return SquaredSet(XT, np.asarray(form.s), np.asarray(form.y), whole)
 
     def local(eta: Floats) -> Local:
-        value, force, curvature = _local(form.loss, eta, form.y, form.s)
-        return Local(float(value), np.asarray(force), np.asarray(curvature))
+        value, force, curvature = np.split(np.asarray(_local(form.loss, eta, form.y, form.s)), [1, 1 + len(eta)])
+        return Local(float(value[0]), force, curvature)
 
     return SmoothSet(XT, form.intercept, np.asarray(form.offset), local)
 
 
 @jax.jit
-def _local(loss: Loss, eta: Any, y: Array, s: Array) -> tuple[Array, Array, Array]:
-    curvature = loss.curvature(eta, y, s)
-    return loss.value(eta, y, s), -loss.gradient(eta, y, s), curvature
+def _local(loss: Loss, eta: Any, y: Array, s: Array) -> Array:
+    """In one array, as the host waits for each."""
+    return jnp.concatenate([loss.value(eta, y, s)[None], -loss.gradient(eta, y, s), loss.curvature(eta, y, s)])

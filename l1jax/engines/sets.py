@@ -18,8 +18,9 @@ class SquaredSet(WorkingSet):
         self.factor = s[0] if equal else s.dtype.type(1)
         self.root = None if equal else np.sqrt(s)
         self.y = y if self.root is None else self.root * y
-        self.X = self._rows(slice(None)) if whole else np.empty((0, XT.shape[1]), XT.dtype)  # as they were read
-        self.row, self.c = np.empty(0, np.intp), np.empty(0, XT.dtype)
+        if whole:
+            self.X = self._rows(slice(None))  # in the order of ids
+        self.c = np.empty(0, XT.dtype)
         self.G = np.empty((0, 0), XT.dtype)
 
     def _rows(self, ids: Any) -> Floats:
@@ -27,17 +28,14 @@ class SquaredSet(WorkingSet):
 
     def read(self, ids: Indices) -> None:
         m, start = self.m, self.m - len(ids)
-        self.c, self.row = longer(self.c, m, start), longer(self.row, m, start)
-        self.G = wider(self.G, m, start)
+        self.c, self.G = longer(self.c, m, start), wider(self.G, m, start)
         if self.whole:
-            self.row[:m] = ids
             np.matmul(self.X, self.X.T, out=self.G)  # NumPy sees the symmetry, and does half of the work
             self.G *= self.factor
         else:
             self.X = longer(self.X, m, start)
             self.X[start:m] = self._rows(ids)
-            self.row[start:m] = np.arange(start, m)
-            self.G[:m, start:m] = self.factor * (self.X[:m] @ self.X[start:m].T)[self.row[:m]]
+            self.G[:m, start:m] = self.factor * (self.X[:m] @ self.X[start:m].T)
             self.G[start:m, :start] = self.G[:start, start:m].T
         self.c[start:m] = self.factor * (self.X[start:m] @ self.y)
         self.u[start:m] = self.c[start:m] - self.G[start:m, :m] @ self.w[:m]
@@ -45,8 +43,9 @@ class SquaredSet(WorkingSet):
     def exchange(self, i: int, j: int) -> None:
         super().exchange(i, j)
         swap(self.G, i, j, self.m)
-        for a in (self.c, self.row):
-            a[i], a[j] = a[j], a[i]
+        self.c[i], self.c[j] = self.c[j], self.c[i]
+        if not self.whole:
+            self.X[[i, j]] = self.X[[j, i]]
 
     def products(self, rows: Any, columns: Any) -> Floats:
         return self.G[rows, columns] if isinstance(rows, slice) else self.G[np.ix_(rows, columns)]
@@ -66,7 +65,7 @@ class SquaredSet(WorkingSet):
         if self.whole:
             self.u[:m] = self.c[:m] - self.G[:m, :m] @ self.w[:m]
         else:
-            self.u[:m] = self.factor * (self.X[:m] @ self._residual())[self.row[:m]]
+            self.u[:m] = self.factor * (self.X[:m] @ self._residual())
 
     def force(self) -> Floats:
         r = self._residual()
@@ -79,10 +78,11 @@ class SquaredSet(WorkingSet):
         return float(self.factor * np.sum(self._residual() ** 2)) / 2
 
     def _residual(self) -> Floats:
-        at = np.flatnonzero(self.w[: self.m])
-        w = np.zeros(len(self.X), self.w.dtype)
-        w[self.row[at]] = self.w[at]
-        return self.y - w[: self.m] @ self.X[: self.m]
+        if not self.whole:
+            return self.y - self.predicted()
+        w = np.zeros(self.size, self.w.dtype)
+        w[self.ids] = self.w
+        return self.y - w @ self.X
 
 
 class SmoothSet(WorkingSet):
@@ -96,15 +96,12 @@ class SmoothSet(WorkingSet):
         self.local, self.offset, self.eta = local, offset, offset
         self.here = local(self.eta)
         self.curvature = self.here.curvature
-        self.X = np.empty((0, XT.shape[1]), XT.dtype)
-        self.row = np.empty(0, np.intp)
 
     def read(self, ids: Indices) -> None:
         m, start = self.m, self.m - len(ids)
-        self.X, self.row = longer(self.X, m, start), longer(self.row, m, start)
+        self.X = longer(self.X, m, start)
         data = ids < len(self.XT)
         self.X[start:m][data], self.X[start:m][~data] = self.XT[ids[data]], 1
-        self.row[start:m] = np.arange(start, m)
         if np.any(self.w[start:m]):
             self.refresh()
         else:
@@ -112,24 +109,25 @@ class SmoothSet(WorkingSet):
 
     def exchange(self, i: int, j: int) -> None:
         super().exchange(i, j)
-        self.row[i], self.row[j] = self.row[j], self.row[i]
+        self.X[[i, j]] = self.X[[j, i]]
 
     def products(self, rows: Any, columns: Any) -> Floats:
-        left, right = (self.X[self.row[: self.m][at]] for at in (rows, columns))
-        return (left * self.curvature) @ right.T
+        return self.X[rows] @ (self.X[columns] * self.curvature).T
 
     def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
-        eta = self.eta + d @ self.X[self.row[moved]]
+        k = self.k
+        eta = self.eta + d[:k] @ self.X[:k]
+        if len(d) > k:
+            eta = eta + d[k:] @ self.X[moved[k:]]
         there = self.local(eta)
         return self.here.value - there.value, (eta, there)
 
     def accept(self, step: Any) -> None:
         self.eta, self.here = step
-        self.u[: self.m] = (self.X[: self.m] @ self.here.force)[self.row[: self.m]]
+        self.u[: self.m] = self.X[: self.m] @ self.here.force
 
     def refresh(self) -> None:
-        at = np.flatnonzero(self.w[: self.m])
-        eta = self.offset + self.w[at] @ self.X[self.row[at]]
+        eta = self.offset + self.predicted()
         self.accept((eta, self.local(eta)))
 
     def force(self) -> Floats:

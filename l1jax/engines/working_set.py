@@ -89,6 +89,7 @@ class WorkingSet(abc.ABC):
         self.ids = np.empty(0, np.intp)
         self.w, self.u, self.sign = (np.empty(0, XT.dtype) for _ in range(3))
         self.H = np.empty((0, 0), XT.dtype)
+        self.X = np.empty((0, XT.shape[1]), XT.dtype)  # the features in hand, by position
 
     # -- what a loss says
 
@@ -126,6 +127,12 @@ class WorkingSet(abc.ABC):
 
     def renew(self) -> None:  # noqa: B027
         """Bring the second derivative to the current point, where it is not constant."""
+
+    def predicted(self) -> Floats:
+        """w'X of the features in hand."""
+        last = self.m if np.any(self.w[self.k : self.m]) else self.k
+        product: Floats = self.w[:last] @ self.X[:last]
+        return product
 
     # -- the set
 
