@@ -25,12 +25,16 @@ class Certifier:
         coefs = np.asarray(coefs, dtype=np.float64)
         if coefs.shape != (len(self.lams), self.X.shape[1]) or not np.isfinite(coefs).all():
             return float("inf"), float("inf")
+        return tuple(float(a.max()) for a in self.each(coefs))
+
+    def each(self, coefs):
+        """The relative gaps (L,), and the KKT residuals over lambda."""
         eta = coefs @ self.X.T
         residuals, loss, entropy = self._logistic(eta) if self.kind == "logistic" else self._squared(eta)
         correlations = residuals @ self.X / self.n
         scale = np.minimum(1, self.lams / self._dual_norm(correlations))
         gaps = loss + self.lams * self._norm(coefs) - entropy(scale)
-        return float((gaps / self.null).max()), float(self._kkt(coefs, correlations).max())
+        return gaps / self.null, self._kkt(coefs, correlations).max(axis=1)
 
     def _squared(self, eta):
         residuals = self.y - eta
