@@ -18,6 +18,7 @@ from l1jax.losses import (
     Squared as Squared,
     SquaredHinge as SquaredHinge,
 )
+from l1jax.minimizing import minimize as minimize, proximal_step as proximal_step
 from l1jax.paths import path as path
 from l1jax.penalties import (
     L0 as L0,

@@ -11,7 +11,7 @@ import l1jax
 ORDER = [
     "version", "_node", "_arrays", "prox", "penalties", "losses", "design", "problem", "standard_form", "certificate",
     "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
-    "implicit", "minimum", "hosted", "loop", "grid", "solving", "paths", "datasets", "tables", "plot",
+    "implicit", "minimizing", "minimum", "hosted", "loop", "grid", "solving", "paths", "datasets", "tables", "plot",
     "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
