@@ -60,14 +60,15 @@ def solution_tangents(given: Any, given_dot: Any, z: Array, b: Array) -> tuple[A
         return _tangents(given, dots, z, b, None)
     moving = _moving(given, z)
     if concrete(moving):
-        count = int(np.sum(moving))
+        at = np.flatnonzero(np.asarray(moving))
         size = 32
-        while size < count:
+        while size < len(at):
             size *= 2
-        return _tangents(given, dots, z, b, None if size >= p else _listed(moving, size))
+        ids = None if size >= p else np.pad(at, (0, size - len(at)), constant_values=p).astype(np.int32)
+        return _tangents(given, dots, z, b, ids)
     return jax.lax.cond(
         jnp.sum(moving, dtype=jnp.int32) <= FEW,
-        lambda: _tangents(given, dots, z, b, _listed(moving, FEW)),
+        lambda: _tangents(given, dots, z, b, _listed(moving)),
         lambda: _tangents(given, dots, z, b, None),
     )
 
@@ -84,9 +85,9 @@ def _moving(given: Any, z: Array) -> Array:
     return jnp.any(at_all, axis=(0, *range(2, at_all.ndim)))
 
 
-def _listed(chosen: Array, size: int) -> Array:
-    """The places of the true entries of (p,), in order, padded to `size` with p."""
-    found, places = jax.lax.top_k(jax.lax.stop_gradient(jnp.asarray(chosen)).astype(jnp.int32), size)
+def _listed(chosen: Array) -> Array:
+    """The places of the first true entries of (p,), padded with p."""
+    found, places = jax.lax.top_k(jax.lax.stop_gradient(chosen).astype(jnp.int32), FEW)
     return jnp.where(found > 0, places, chosen.shape[0])
 
 
