@@ -93,5 +93,6 @@ from l1jax.transforms import (
     stop_at_zero as stop_at_zero,
     weights_only as weights_only,
 )
+from l1jax.tuning import tune as tune
 from l1jax.version import __version__ as __version__
 from l1jax.zeros import sparsity_report as sparsity_report, support as support

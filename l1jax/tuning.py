@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
-from l1jax.bars import bar
+from l1jax.design import HIGHEST
 from l1jax.losses import Squared
 from l1jax.problem import Problem, check_values
 from l1jax.result import Result
@@ -23,18 +23,20 @@ Make = Callable[[dict[str, Array]], Any]
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Tuned:
-    """The best hyperparameters seen, the solution there, and the criterion at every solve."""
+    """The best hyperparameters seen, the solution there, the criterion at every step, and the number of solves."""
 
     values: dict[str, Array]
     penalty: Any
     result: Result
-    criterion: Array
-    history: Array
+    criterion: float
+    history: np.ndarray[Any, np.dtype[np.floating[Any]]]
     solves: int
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} {a.shape}" if a.ndim else f"{name} {float(a):.4g}" for name, a in self.values.items())
-        return f"Tuned({sizes}: criterion {float(self.history[0]):.4g} -> {float(self.criterion):.4g}, {self.solves} solves)"
+        sizes = ", ".join(
+            f"{name} {a.shape}" if a.ndim else f"{name} {float(a):.4g}" for name, a in self.values.items()
+        )
+        return f"Tuned({sizes}: criterion {self.history[0]:.4g} -> {self.criterion:.4g}, {self.solves} solves)"
 
 
 def tune(
@@ -58,8 +60,9 @@ def tune(
     Args:
       problem: the data; its penalty is replaced.
       make: a function from a dictionary of hyperparameters like `start` to a penalty: `lambda at: L1(at["lam"])`.
-      start: where to start, numbers or arrays above 0: one strength, or one for each feature or group. Those called
-        "l1_ratio" lie between 0 and 1 and move in their logits.
+      start: where to start, numbers or arrays above 0: one strength, or one for each feature or group; below
+        `lambda_max`, as nothing moves where all coefficients are 0. Those called "l1_ratio" lie between 0 and 1 and
+        move in their logits.
       criterion: "held-out", the mean deviance of `held_out`; "folds", the mean over `folds` of that of the rows left
         out; "sure", Stein's unbiased estimate of the prediction error, for squared loss and noise of known size.
       held_out: (X, y), rows that no solution sees.
@@ -83,9 +86,9 @@ def tune(
     >>> import numpy as np
     >>> X = np.random.default_rng(0).normal(size=(60, 5))
     >>> y = X @ [1.0, 0, 0, 0, 0]
-    >>> problem = Problem(X[:30], y[:30] + 0.1 * X[:30, 4], penalty=L1(1.0))
-    >>> found = tune(problem, lambda at: L1(at["lam"]), {"lam": 0.5}, held_out=(X[30:], y[30:]), max_steps=40)
-    >>> bool(found.criterion < 0.1 * found.history[0])
+    >>> problem = Problem(X[:30], y[:30], penalty=L1(1.0))
+    >>> found = tune(problem, lambda at: L1(at["lam"]), {"lam": 0.2}, held_out=(X[30:], y[30:]), max_steps=20)
+    >>> bool(found.criterion < 0.5 * found.history[0])
     True
     """
     check_values(problem)
@@ -102,30 +105,45 @@ def tune(
     free = {name: _free(name, a) for name, a in first.items()}
     low, high = (jax.tree.map(lambda a, way=way: a + way * np.log(span), free) for way in (-1, 1))
     optimizer = optax.adam(0.1) if optimizer is None else optimizer
-    slope = jax.value_and_grad(lambda free: measure(make(_values(free))))
+    slope = jax.value_and_grad(lambda free, inits: measure(make(_values(free)), inits), has_aux=True)
     state = optimizer.init(free)
-    best, least, mark, stale, history = free, np.inf, np.inf, 0, []
-    with bar(progress, max_steps, "step", "tune") as advance:
-        for _ in range(max_steps):
-            value, grads = slope(free)
-            history.append(float(value))
-            if history[-1] < least:
-                best, least = free, history[-1]
-            stale = 0 if least < mark - 1e-3 * abs(mark) or not np.isfinite(mark) else stale + 1
-            mark = least if stale == 0 else mark
-            advance(1, criterion=f"{least:.4g}")
-            if stale >= patience or not np.isfinite(history[-1]):
-                break
-            grads = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), grads)
-            with jax.numpy_dtype_promotion("standard"):
-                updates, state = optimizer.update(grads, state, free)
-                free = optax.apply_updates(free, updates)
-            free = jax.tree.map(jnp.clip, free, low, high)
+    best, least, mark, stale = free, np.inf, np.inf, 0
+    history: list[float] = []
+    inits: Any = None
+    advance = _bar(max_steps) if progress else lambda least: None
+    for _ in range(max_steps):
+        (value, inits), grads = slope(free, inits)
+        history.append(float(value))
+        if history[-1] < least:
+            best, least = free, history[-1]
+        fell = not np.isfinite(mark) or least < mark - 1e-3 * abs(mark)
+        mark, stale = (least, 0) if fell else (mark, stale + 1)
+        advance(least)
+        if stale >= patience or not np.isfinite(history[-1]):
+            break
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(grads, state, free)
+            free = jax.tree.map(jnp.clip, optax.apply_updates(free, updates), low, high)
     if not np.isfinite(least):
-        raise ValueError(f"tune: the criterion is {history[-1]} at the start")
-    penalty = make(_values(best))
-    result = solve(dataclasses.replace(problem, penalty=penalty), tol=tol)
-    return Tuned(_values(best), penalty, result, jnp.asarray(least), jnp.asarray(history), each * len(history) + 1)
+        raise ValueError(f"tune: the criterion is {history[0]} at the start")
+    values = _values(best)
+    result = solve(dataclasses.replace(problem, penalty=make(values)), tol=tol)
+    return Tuned(values, make(values), result, least, np.asarray(history), each * len(history) + 1)
+
+
+def _bar(total: int) -> Callable[[float], None]:
+    """A progress bar, as a function of the least criterion after each step."""
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
+    bar = tqdm(total=total, unit="step", desc="tune")
+
+    def advance(least: float) -> None:
+        bar.set_postfix(criterion=f"{least:.4g}", refresh=False)
+        bar.update()
+
+    return advance
 
 
 def _free(name: str, a: Array) -> Array:
@@ -138,42 +156,80 @@ def _values(free: dict[str, Array]) -> dict[str, Array]:
 
 def _criterion(
     problem: Problem, name: str, held_out: Any, folds: Any, noise: Any, tol: float | None
-) -> tuple[Callable[[Any], Array], int]:
-    """The criterion as a function of the penalty, and how many solves it takes."""
+) -> tuple[Callable[[Any, Any], tuple[Array, Any]], int]:
+    """The criterion of a penalty, with where to start from and to start next; how many solves it takes."""
     needs = {"held-out": ("held_out", held_out), "folds": ("folds", folds), "sure": ("noise", noise)}
     if name not in needs:
         raise ValueError(f'criterion: want "held-out", "folds" or "sure", got {name!r}')
     what, given = needs[name]
     if given is None:
         raise ValueError(f'criterion: "{name}" wants {what}=')
-    if name == "held-out":
-        X, y = (jnp.asarray(a, problem.dtype) for a in given)
-        return lambda penalty: _deviance(problem, penalty, tol, X, y, None, None), 1
     n = problem.X.shape[0]
+    if name == "held-out":
+        out = _Rows(*(jnp.asarray(a, problem.dtype) for a in given))
+        return (lambda penalty, init: _deviance(problem, penalty, tol, init, out)), 1
     if name == "folds":
         of = np.asarray(given)
         labels = np.unique(of)
         if of.shape != (n,) or len(labels) < 2:
             raise ValueError(f"folds: want a number of at least 2 folds for each of {n} rows, got shape {of.shape}")
-        parts = [_split(problem, of == label) for label in labels]
-        share = [float(np.mean(of == label)) for label in labels]
-        return lambda penalty: sum(a * _deviance(p, penalty, tol, *out) for a, (p, *out) in zip(share, parts, strict=True)), len(labels)
-    if not isinstance(problem.loss, Squared) or problem.sample_weight is not None:
-        raise ValueError("criterion: \"sure\" wants squared loss and rows of one weight")
+        parts = [(_rows(problem, of != label), _rows(problem, of == label)) for label in labels]
+
+        def mean(penalty: Any, inits: Any) -> tuple[Array, Any]:
+            starts = [None] * len(parts) if inits is None else inits
+            each = []
+            for (kept, out), init in zip(parts, starts, strict=True):
+                inside = dataclasses.replace(problem, **kept._asdict())
+                each.append(_deviance(inside, penalty, tol, init, out))
+            share = [len(out.y) / n for _, out in parts]
+            total = sum((a * value for a, (value, _) in zip(share, each, strict=True)), jnp.zeros((), problem.dtype))
+            return total, [init for _, init in each]
+
+        return mean, len(labels)
+    if not isinstance(problem.loss, Squared) or problem.loss.several or problem.sample_weight is not None:
+        raise ValueError('criterion: "sure" wants squared loss of one response, and rows of one weight')
     if not float(given) > 0:
         raise ValueError(f"noise: want a number above 0, got {given}")
     variance = jnp.asarray(given, problem.dtype) ** 2
     probe = jax.random.rademacher(jax.random.key(0), (n,), problem.dtype)
 
-    def sure(penalty: Any) -> Array:
+    def sure(penalty: Any, init: Any) -> tuple[Array, Any]:
         """|y - fit|^2/n - noise^2 + 2*noise^2*df/n, df the trace of d fit/d y, along one random direction."""
 
         def fit(y: Array) -> Array:
             found = solve(dataclasses.replace(problem, y=y, penalty=penalty), tol=tol)
-            offset = 0.0 if problem.offset is None else problem.offset
-            return problem.X @ found.coef + found.intercept + offset
+            return _linear(found, problem.X, problem.offset)
 
         fitted, moved = jax.jvp(fit, (problem.y,), (probe,))
-        return jnp.mean((problem.y - fitted) ** 2) - variance + 2 * variance * jnp.mean(probe * moved)
+        return jnp.mean((problem.y - fitted) ** 2) - variance + 2 * variance * jnp.mean(probe * moved), None
 
     return sure, 1
+
+
+class _Rows(NamedTuple):
+    """Some rows of a problem."""
+
+    X: Array
+    y: Array
+    sample_weight: Array | None = None
+    offset: Array | None = None
+
+
+def _rows(problem: Problem, where: Any) -> _Rows:
+    parts = (problem.X, problem.y, problem.sample_weight, problem.offset)
+    return _Rows(*(None if a is None else a[where] for a in parts))  # type: ignore[arg-type]
+
+
+def _linear(found: Result, X: Array, offset: Array | None) -> Array:
+    eta = jnp.matmul(X, found.coef, precision=HIGHEST) + found.intercept[None]
+    return eta if offset is None else eta + offset
+
+
+def _deviance(problem: Problem, penalty: Any, tol: float | None, init: Any, out: _Rows) -> tuple[Array, Any]:
+    """The mean deviance of the rows `out` at the solution; where to start the next one."""
+    problem = dataclasses.replace(problem, penalty=penalty)
+    found = solve(problem, tol=tol, init=init)
+    loss = problem.loss
+    s = dataclasses.replace(problem, **out._asdict()).weights()
+    value = 2 * loss.value(_linear(found, out.X, out.offset), loss.encode(out.y), s)
+    return value, jax.lax.stop_gradient((found.coef, found.intercept))
