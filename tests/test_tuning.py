@@ -56,7 +56,6 @@ def test_stein_s_estimate_counts_the_support():
 
 
 def test_many_hyperparameters_in_range_with_any_optimizer(capsys):
-    """Without a lower end, strengths of features that matter would fall for ever."""
 
     def make(at):
         return l1jax.ElasticNet(at["lam"], at["l1_ratio"])
@@ -69,7 +68,7 @@ def test_many_hyperparameters_in_range_with_any_optimizer(capsys):
     assert found.criterion < found.history[0]
     assert np.all((found.values["lam"] >= 0.1 * (1 - 1e-9)) & (found.values["lam"] <= 0.4 * (1 + 1e-9)))
     assert 0 < found.values["l1_ratio"] < 1
-    assert np.max(found.values["lam"][:2]) < 0.2  # those that matter most are let go
+    assert np.any(found.values["lam"] >= 0.399)  # some would have gone further
     assert "lam (20,)" in repr(found)
 
 
