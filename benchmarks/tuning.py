@@ -64,6 +64,9 @@ def run(seed):
     path = l1jax.path(problem(l1jax.L1(1.0)), num=100)
     at = best(path, choose)
     keep("one strength, of 100", path.coef[at], path.intercept[at], 100)
+    rows = [np.concatenate(parts) for parts in zip(fit, choose, strict=True)]
+    again = l1jax.path(l1jax.Problem(*rows, penalty=l1jax.L1(1.0)), lams=path.lams)
+    keep("the same, refitted to 300 rows", again.coef[at], again.intercept[at], 200)
 
     ridge = l1jax.path(problem(l1jax.L2(1.0)), lams=np.geomspace(30, 0.03, 30))
     weights = 1 / np.abs(np.asarray(ridge.coef[best(ridge, choose)]))
