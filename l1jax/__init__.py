@@ -18,6 +18,7 @@ from l1jax.losses import (
     Squared as Squared,
     SquaredHinge as SquaredHinge,
 )
+from l1jax.minimizing import minimize as minimize, proximal_step as proximal_step
 from l1jax.paths import path as path
 from l1jax.penalties import (
     L0 as L0,
@@ -92,5 +93,6 @@ from l1jax.transforms import (
     stop_at_zero as stop_at_zero,
     weights_only as weights_only,
 )
+from l1jax.tuning import tune as tune
 from l1jax.version import __version__ as __version__
 from l1jax.zeros import sparsity_report as sparsity_report, support as support

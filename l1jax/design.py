@@ -38,6 +38,11 @@ class Design:
         root = self.XT * jnp.sqrt(s)[None, :]
         return jnp.matmul(root, root.T, precision=HIGHEST)
 
+    def only(self, ids: Array) -> "Design":
+        """These features alone; columns of zeros for places past the end."""
+        parts = ((self.XT, 0), (self.center, 0), (self.scale, 1), (self.norm, 0))
+        return Design(*(a.at[ids].get(mode="fill", fill_value=fill) for a, fill in parts))
+
 
 def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scale: bool = False) -> Design:
     """The design of the rows X (n, p), weighted by s (n,) that sum to 1.

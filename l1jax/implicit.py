@@ -4,8 +4,12 @@ At a minimiser the directions that move it (the support away from kinks and boun
 matrices of one rank) satisfy smooth equations; differentiating them gives a symmetric system on those directions
 alone, non-singular where the solution is unique. What does not move stays put.
 
-Penalties that act on each coefficient alone say which of them move. For the others the proximal map does: z = prox(z -
-g(z)), whose derivative J is symmetric, and 0 off the directions that move.
+Penalties that act on each coefficient alone say which of them move: only their columns of X are read. For the others
+the proximal map does: z = prox(z - g(z)), whose derivative J is symmetric, and 0 off the directions that move.
+
+At kinks (a coefficient that is 0 though its slope is at the threshold) the derivative is that of the side on which the
+zero stays. Where a solution is not unique (equal columns, more coefficients than rows), it is the least one: the
+system's least-norm solution, its flat directions left alone.
 
 Source: Bertrand, Klopfenstein, Massias, Blondel, Vaiter, Gramfort, Salmon (2022), "Implicit differentiation for fast
 hyperparameter selection in non-smooth convex learning", JMLR 23, theorem 9.
@@ -16,12 +20,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
-from l1jax._arrays import along, eps
-from l1jax.penalties import Elementwise
+from l1jax._arrays import along, concrete, eps
+from l1jax._node import node, static
+from l1jax.design import HIGHEST
+from l1jax.penalties import Elementwise, Terms
+from l1jax.penalties.base import Wrapper
 from l1jax.standard_form import StandardForm
+
+FEW = 128  # coefficients of which a traced system is made, where no more of them move
+DENSE = 256  # the largest system whose matrix is made
 
 Pose = Callable[[Any], tuple[StandardForm, Any]]
 
@@ -35,8 +47,100 @@ class Motion(NamedTuple):
     force: Array
 
 
-def solution_tangents(pose: Pose, given: Any, given_dot: Any, z: Array, b: Array) -> tuple[Array, Array, Array, Array]:
-    """How (z, b) and (loss, objective) move when `given` moves by `given_dot`; `pose(given)` is the posed problem."""
+def solution_tangents(given: Any, given_dot: Any, z: Array, b: Array) -> tuple[Array, Array, Array, Array]:
+    """How minimisers (z, b), (L, p) and (L,), their losses and objectives move when `given` moves by `given_dot`.
+
+    `given` is (form, penalty, lams), lams (L,) or None for the penalty's own strength (L = 1); what does not move has a
+    `SymbolicZero` in `given_dot`, and costs nothing.
+    """
+    form, penalty, _ = given
+    dots = [None if isinstance(dot, SymbolicZero) else dot for dot in jax.tree.leaves(given_dot)]
+    p = form.shape[1]
+    if p <= FEW or not isinstance(penalty, Elementwise):
+        return _tangents(given, dots, z, b, None)
+    moving = _moving(given, z)
+    if concrete(moving):
+        at = np.flatnonzero(np.asarray(moving))
+        size = 32
+        while size < len(at):
+            size *= 2
+        ids = None if size >= p else np.pad(at, (0, size - len(at)), constant_values=p).astype(np.int32)
+        return _tangents(given, dots, z, b, ids)
+    return jax.lax.cond(
+        jnp.sum(moving, dtype=jnp.int32) <= FEW,
+        lambda: _tangents(given, dots, z, b, _listed(moving)),
+        lambda: _tangents(given, dots, z, b, None),
+    )
+
+
+@jax.jit
+def _moving(given: Any, z: Array) -> Array:
+    """Which coefficients are not 0 or move, at any strength: (p,)."""
+    form, penalty, lams = given
+
+    def at(lam: Array | None, z: Array) -> Array:
+        return _smooth(*_posed(form, penalty, lam), z)[0] | (z != 0)
+
+    at_all = jax.vmap(at, in_axes=(None if lams is None else 0, 0))(lams, z)
+    return jnp.any(at_all, axis=(0, *range(2, at_all.ndim)))
+
+
+def _listed(chosen: Array) -> Array:
+    """The places of the first true entries of (p,), padded with p."""
+    found, places = jax.lax.top_k(jax.lax.stop_gradient(chosen).astype(jnp.int32), FEW)
+    return jnp.where(found > 0, places, chosen.shape[0])
+
+
+@jax.jit
+def _tangents(given: Any, dots: list[Any], z: Array, b: Array, ids: Array | None) -> tuple[Array, ...]:
+    """The same, of the coefficients `ids` alone; all others are 0 and stay 0."""
+    leaves, tree = jax.tree.flatten(given)
+    at = [i for i, dot in enumerate(dots) if dot is not None]
+
+    def whole(moved: list[Array]) -> Any:
+        """(form, penalty, lams) of the leaves that move."""
+        parts = dict(zip(at, moved, strict=True))
+        return jax.tree.unflatten(tree, [parts.get(i, leaf) for i, leaf in enumerate(leaves)])
+
+    lams, p = given[2], z.shape[1]
+
+    def lane(i: Array, z: Array, b: Array) -> tuple[Array, ...]:
+        def pose(moved: list[Array]) -> tuple[StandardForm, Any]:
+            form, penalty, lams = whole(moved)
+            form, penalty = _posed(form, penalty, None if lams is None else lams[i])
+            return (form, penalty) if ids is None else (form.only(ids), Only(penalty, ids, p))
+
+        return _moved(pose, [leaves[k] for k in at], [dots[k] for k in at], z, b)
+
+    if ids is not None:
+        z = z.at[:, ids].get(mode="fill", fill_value=0)
+    count = jnp.arange(1 if lams is None else lams.shape[0], dtype=jnp.int32)
+    dz, *others = jax.vmap(lane)(count, z, b)
+    if ids is not None:
+        dz = jnp.zeros((len(dz), p, *dz.shape[2:]), dz.dtype).at[:, ids].add(dz, mode="drop")
+    return dz, *others
+
+
+def _posed(form: StandardForm, penalty: Any, lam: Array | None) -> tuple[StandardForm, Any]:
+    return form, form.units(penalty if lam is None else penalty.with_lam(lam))
+
+
+@node
+class Only(Wrapper, Elementwise):
+    """A penalty of `size` coefficients, of those at `ids` alone; places past the end are padding."""
+
+    penalty: Any
+    ids: Array
+    size: int = static()
+
+    def terms(self, w: Array) -> list[Terms]:
+        whole = jnp.zeros((self.size, *w.shape[1:]), w.dtype)
+        terms = self.penalty.terms(whole)[0].full(whole.shape)
+        return [jax.tree.map(lambda field: field.at[self.ids].get(mode="clip"), terms)]
+
+
+def _moved(pose: Pose, given: Any, given_dot: Any, z: Array, b: Array) -> tuple[Array, Array, Array, Array]:
+    """How one minimiser moves; `pose(given)` is the problem posed, in the units of z."""
     form, penalty = pose(given)
 
     def slopes(given: Any) -> tuple[Array, Array]:
@@ -60,7 +164,7 @@ def solution_tangents(pose: Pose, given: Any, given_dot: Any, z: Array, b: Array
     hz, hb = bent(drift, jnp.zeros_like(b))
     # One vector: custom_linear_solve can't be transposed where a part of its right-hand side is constant.
     target, parts = ravel_pytree((spread(drift - force - dslope - hz), -dsum - hb))
-    y, db = parts(jax.lax.custom_linear_solve(system, target, solve=_conjugate_gradients, symmetric=True))
+    y, db = parts(least_solution(system, target))
     dz = drift + spread(y)
 
     def values(given: Any, z: Array, b: Array) -> tuple[Array, Array]:
@@ -78,12 +182,17 @@ def _pull(form: StandardForm, v: Array) -> tuple[Array, Array]:
     return form.design.tdot(v), total if form.intercept else jnp.zeros_like(total)
 
 
-def _alone(pose: Pose, given: Any, given_dot: Any, z: Array, slope: Array) -> Motion:
-    """Each coefficient for itself: it moves if the penalty is smooth there."""
-    form, penalty = pose(given)
-    _, force = jax.jvp(lambda given: pose(given)[1].slope(z), (given,), (given_dot,))
+def _smooth(form: StandardForm, penalty: Elementwise, z: Array) -> tuple[Array, Array]:
+    """Which coefficients move, and the penalty's second derivative there."""
     _, bend = jax.jvp(penalty.slope, (z,), (jnp.ones_like(z),))
-    moves = penalty.smooth(z) & (along(jnp.any(form.design.XT != 0, axis=1), z) | (bend > 0))
+    return penalty.smooth(z) & (along(form.design.norm > 0, z) | (bend > 0)), bend
+
+
+def _alone(pose: Pose, given: Any, given_dot: Any, z: Array, slope: Array) -> Motion:
+    """Each coefficient for itself: it moves if the penalty is smooth there, or with the bound that it sits on."""
+    _, force = jax.jvp(lambda given: pose(given)[1].slope(z), (given,), (given_dot,))
+    _, carried = jax.jvp(lambda given: pose(given)[1].project(z), (given,), (given_dot,))
+    moves, bend = _smooth(*pose(given), z)
 
     def spread(d: Array) -> Array:
         return jnp.where(moves, d, 0.0)
@@ -91,7 +200,7 @@ def _alone(pose: Pose, given: Any, given_dot: Any, z: Array, slope: Array) -> Mo
     def own(d: Array) -> Array:
         return jnp.where(moves, bend * d, d)
 
-    return Motion(spread, own, jnp.zeros_like(z), force)
+    return Motion(spread, own, jnp.where(moves | (z == 0), 0.0, carried), force)
 
 
 def _together(pose: Pose, given: Any, given_dot: Any, z: Array, slope: Array) -> Motion:
@@ -106,32 +215,59 @@ def _together(pose: Pose, given: Any, given_dot: Any, z: Array, slope: Array) ->
     return Motion(spread, lambda y: spread(y - spread(y)), drift, jnp.zeros_like(z))
 
 
-def _conjugate_gradients(matvec: Callable[[Array], Array], b: Array) -> Array:
-    """A solution of matvec(x) = b, to rounding, for a symmetric matvec without negative eigenvalues.
+def least_solution(matvec: Callable[[Array], Array], b: Array) -> Array:
+    """The x of least norm among those with the least |matvec(x) - b|, for a symmetric matvec; differentiable."""
+    solve = _by_matrix(matvec, b.size) if b.size <= DENSE else conjugate_residuals
+    return jax.lax.custom_linear_solve(matvec, b, solve=solve, symmetric=True)
 
-    Directions whose curvature is rounding (next to the largest seen) are left alone: b has no part along them.
 
-    (`jax.scipy.sparse.linalg.cg` ties its start to `b`, and can't be transposed then.)
+def _by_matrix(matvec: Callable[[Array], Array], size: int) -> Callable[[Any, Array], Array]:
+    dtype = jax.eval_shape(matvec, jnp.zeros(size)).dtype
+    matrix = jax.lax.stop_gradient(jax.vmap(matvec)(jnp.eye(size, dtype=dtype)))
+    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+    steep = jnp.abs(values) > max(size, 32) * eps(dtype) * jnp.max(jnp.abs(values))
+    inverse = jnp.where(steep, 1 / jnp.where(steep, values, 1.0), 0.0)
+
+    def solve(_: Any, b: Array) -> Array:
+        along = inverse * jnp.matmul(vectors.T, b, precision=HIGHEST)
+        return jnp.matmul(vectors, along, precision=HIGHEST)
+
+    return solve
+
+
+def conjugate_residuals(matvec: Callable[[Array], Array], b: Array) -> Array:
+    """The least x with the least |matvec(x) - b|, to rounding, for a symmetric matvec without negative eigenvalues.
+
+    The residual falls until it is rounding, or until its own curvature is (next to the largest seen): then it is what b
+    has along flat directions, and x loses what it gathered there.
+
+    Source: Stiefel (1955), "Relaxationsmethoden bester Strategie zur Lösung linearer Gleichungssysteme", Comment.
+    Math. Helv. 29; the last step as in Liu, Milzarek, Roosta (2022), "Obtaining pseudo-inverse solutions with MINRES".
     """
 
-    def unfinished(carry: Any) -> Array:
-        _, _, _, gamma, _, k = carry
-        return (gamma > tiny) & (k < limit)
-
     def body(carry: Any) -> Any:
-        x, r, d, gamma, top, k = carry
-        h = matvec(d)
-        curved, length = jnp.sum(d * h), jnp.sum(d**2)
-        top = jnp.maximum(top, curved / length)
-        sound = curved > 4 * eps(b.dtype) * top * length
-        a = jnp.where(sound, gamma / jnp.where(sound, curved, 1.0), 0.0)
-        x, r = x + a * d, r - a * h
-        new = jnp.where(sound, jnp.sum(r**2), 0.0)
-        return x, r, r + new / gamma * d, new, top, k + 1
+        x, r, d, Ar, Ad, curved, top, k, _, _ = carry
+        size = jnp.sum(Ad**2)
+        step = jnp.where(size > 0, curved / jnp.where(size > 0, size, 1.0), 0.0)
+        x, r = x + step * d, r - step * Ad
+        Ar = matvec(r)
+        new = jnp.sum(r * Ar)
+        turn = new / jnp.where(curved > 0, curved, 1.0)
+        length = jnp.sum(r**2)
+        top = jnp.maximum(top, new / jnp.where(length > 0, length, 1.0))
+        flat = new <= 4 * eps(b.dtype) * top * length
+        going = ~flat & (length > tiny) & (k < limit)
+        return x, r, r + turn * d, Ar, Ar + turn * Ad, new, top, k + 1, going, flat & (length > tiny)
 
-    gamma = jnp.sum(b**2)
-    tiny = eps(b.dtype) ** 2 * gamma
+    length = jnp.sum(b**2)
+    tiny = eps(b.dtype) ** 2 * length
     limit = 10 * b.size + 20
-    return jax.lax.while_loop(unfinished, body, (jnp.zeros_like(b), b, b, gamma, gamma * 0, jnp.zeros((), jnp.int32)))[
-        0
-    ]
+    Ab = matvec(b)
+    curved = jnp.sum(b * Ab)
+    some = length > 0
+    top = curved / jnp.where(some, length, 1.0)
+    start = (jnp.zeros_like(b), b, b, Ab, Ab, curved, top, jnp.zeros((), jnp.int32), some & (curved > 0), ~some)
+    x, r, *_, flat = jax.lax.while_loop(lambda carry: carry[-2], body, start)
+    length = jnp.sum(r**2)
+    beside = jnp.sum(r * x) / jnp.where(length > 0, length, 1.0)
+    return jnp.where(flat, x - beside * r, x)

@@ -45,22 +45,12 @@ def minimise(
     return _minimise(engine, mode, equalities, form, penalty, lams, start, controls)
 
 
-@minimise.defjvp
+@functools.partial(minimise.defjvp, symbolic_zeros=True)
 def _minimise_jvp(
     engine: Engine | ActiveSet, mode: str, equalities: bool, primals: Any, tangents: Any
 ) -> tuple[Minimum, Minimum]:
-    form, penalty, lams, *_ = primals
     found = minimise(engine, mode, equalities, *primals)
-
-    def pose(given: Any) -> tuple[StandardForm, Any]:
-        form, penalty, lam = given
-        return form, form.units(penalty if lam is None else penalty.with_lam(lam))
-
-    def lane(lam: Any, lam_dot: Any, z: Array, b: Array) -> Any:
-        return solution_tangents(pose, (form, penalty, lam), (*tangents[:2], lam_dot), z, b)
-
-    axis = None if lams is None else 0
-    dz, db, dloss, dobjective = jax.vmap(lane, in_axes=(axis, axis, 0, 0))(lams, tangents[2], found.z, found.b)
+    dz, db, dloss, dobjective = solution_tangents(primals[:3], tangents[:3], found.z, found.b)
     still = jnp.zeros_like(found.gap)
     no_steps = np.zeros(found.steps.shape, jax.dtypes.float0)
     return found, Minimum(dz, db, dloss, dobjective, still, still, no_steps)  # type: ignore[arg-type]

@@ -256,3 +256,44 @@ def level(v: Array, total: Array) -> Array:
     count = jnp.sum(above, dtype=v.dtype)
     exact = (jnp.sum(jnp.where(above, v, 0.0)) - jnp.where(count > 0, total, 0.0)) / jnp.maximum(count, 1.0)
     return jnp.where(count > 0, exact, found)
+
+
+@jax.custom_jvp
+def threshold_spectrum(v: Array, t: Array) -> Array:
+    """U * max(s - t, 0) * V' for v = U s V': the proximal map of t times the nuclear norm, of a matrix (m, k).
+
+    Its derivative is that of the function of the matrix, also where singular values are equal and the vectors' own
+    derivatives are not finite. Source: Cai, Candès, Shen (2010), "A singular value thresholding algorithm for matrix
+    completion", SIAM J. Optim. 20(4).
+    """
+    return _product(*_thresholded(v, t)[:3])
+
+
+@threshold_spectrum.defjvp
+def _threshold_spectrum_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    U, left, V, s = _thresholded(*primals)
+    dv, dt = tangents
+    kept = left > 0
+    inside = _product(U.T, None, _product(dv, None, V.T))
+    apart = jnp.where(kept[:, None] ^ kept[None, :], s[:, None] - s[None, :], 1.0)
+    symmetric = jnp.where(kept[:, None] & kept[None, :], 1.0, (left[:, None] - left[None, :]) / apart)
+    total = s[:, None] + s[None, :]
+    skew = (left[:, None] + left[None, :]) / jnp.where(total > 0, total, 1.0)
+    turned = symmetric * (inside + inside.T) / 2 + skew * (inside - inside.T) / 2
+    turned = turned - jnp.diag(jnp.where(kept, dt, 0.0))
+    share = left / jnp.where(kept, s, 1.0)
+    rows = dv - _product(U, None, _product(U.T, None, dv))  # off the space that U spans; of these two one is 0
+    columns = dv - _product(_product(dv, None, V.T), None, V)
+    moved = _product(U, None, _product(turned, None, V))
+    moved = moved + _product(_product(rows, None, V.T), share, V) + _product(U, share, _product(U.T, None, columns))
+    return _product(U, left, V), moved
+
+
+def _thresholded(v: Array, t: Array) -> tuple[Array, Array, Array, Array]:
+    U, s, V = jnp.linalg.svd(v, full_matrices=False)
+    return U, jnp.maximum(s - t, 0.0), V, s
+
+
+def _product(a: Array, d: Array | None, b: Array) -> Array:
+    """a diag(d) b."""
+    return jnp.matmul(a if d is None else a * d[None, :], b, precision=jax.lax.Precision.HIGHEST)

@@ -70,6 +70,10 @@ class StandardForm:
             return InUnits(penalty, self.strength, self.scale)
         return Rescaled(penalty, self.strength.ravel()[0])
 
+    def only(self, ids: Array) -> "StandardForm":
+        """The same with these features alone; columns of zeros for places past the end."""
+        return dataclasses.replace(self, design=self.design.only(ids))
+
     @property
     def strength(self) -> Array:
         """What the penalty acts on, over z."""

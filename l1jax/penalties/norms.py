@@ -322,10 +322,7 @@ class NuclearNorm(Norm):
         return jnp.max(jnp.linalg.svd(_matrix(u), compute_uv=False), initial=0.0)
 
     def leaf_prox(self, v: Array, step: Array) -> Array:
-        U, s, V = jnp.linalg.svd(_matrix(v), full_matrices=False)
-        return jnp.matmul(
-            U * jnp.maximum(s - self.total(step, v), 0.0)[None, :], V, precision=jax.lax.Precision.HIGHEST
-        )
+        return prox.threshold_spectrum(_matrix(v), self.total(step, v))
 
     def nearest(self, w: Array, u: Array, lam: Array) -> Array:
         """lam * U V' plus, off the rows and columns that w spans, what of u the spectral ball of radius lam holds."""

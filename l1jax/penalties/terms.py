@@ -98,7 +98,8 @@ class Terms(Scalar):
         big = largest(self.l2.dtype) / 8  # an overflow to infinity would give inf * 0 at w = 0
         l2 = jnp.minimum(self.l2 * strength, big)
         l2 = jnp.minimum(l2 * strength, big)
-        return type(self)(jnp.minimum(self.l1 * strength, big), l2, self.lower * scale, self.upper * scale)
+        lower, upper = (_scaled(bound, scale) for bound in (self.lower, self.upper))
+        return type(self)(jnp.minimum(self.l1 * strength, big), l2, lower, upper)
 
     def valid(self) -> Array:
         """Whether strengths are finite and at least 0, and some w lies within the bounds."""
@@ -184,6 +185,12 @@ class Terms(Scalar):
         """The part of `u` on sides where the conjugate's domain ends at 0."""
         low, high = self.domain()
         return jnp.where((high == 0) & (u > 0) | (low == 0) & (u < 0), u, 0.0)
+
+
+def _scaled(bound: Array, scale: Array) -> Array:
+    """bound * scale; no derivative where it is infinite, in which 0 * infinity would stand."""
+    open_ = jnp.isinf(bound)
+    return jnp.where(open_, bound, jnp.where(open_, 0.0, bound) * scale)
 
 
 def fit(leaf: object, like: Array) -> Array:
