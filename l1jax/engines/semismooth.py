@@ -139,7 +139,7 @@ def _step(form: StandardForm, work: Array | None, penalty: Elementwise, state: D
         lambda a, other: jnp.where(better, a, other), (step_z, step_b, rest), (end_z, end_b, residual)
     )
     inner = jnp.where(jnp.any(fine), inner + 1, LONG)
-    return Dual(z, b, eta, residual, slopes, centre, sigma, inner, state.outer + near)
+    return Dual(z, b, eta, residual, slopes, centre, sigma, inner, state.outer + near.astype(jnp.int32))
 
 
 def _near(form: StandardForm, state: Dual) -> Array:
