@@ -128,6 +128,12 @@ ROWS = {
     "500x200000": lambda: gaussian(500, 200_000),
     "1800x200, 4096 lambdas": lambda: gaussian(1800, 200, num=4096),
 }
+TINY = {  # for a smoke run, of every kind
+    "40x60": lambda: gaussian(40, 60, num=10),
+    "80x30": lambda: gaussian(80, 30, num=10),
+    "logistic 60x40": lambda: logistic(60, 40),
+    "groups of 10, 40x60": lambda: grouped(40, 60, 10),
+}
 ALONE = ("500x200000", "1800x200, 4096 lambdas")  # rows of l1jax without peers
 # The bars: l1jax's time over the best peer's, at the targets 1e-4 and 1e-6.
 BARS = {

@@ -3,14 +3,17 @@
     python benchmarks/paths.py --write                       # everything; the peers' environment is made once
     python benchmarks/paths.py --rows 200x5000 --only l1jax  # one row of l1jax alone; needs no peers
     python benchmarks/paths.py --gpu --write                 # on a GPU: l1jax in float64 and float32
+    python benchmarks/paths.py --gpu --tiny --solver ssn     # a smoke run of that anywhere, on small problems
 
 Each library runs at the loosest of its tolerances whose whole path (lambda_max to lambda_max/100) has every relative
 duality gap, computed outside in NumPy float64 (`certify.py`), at most the target. The rows are in `designs.py`, the
 peers in `peers.py`. With --write, results go to paths.json after every row, and the tables made of them to README.md.
+Beside semismooth Newton stands its roofline (`roofline.py`): the least time for its products on this device.
 What a peer's tolerances give is searched once and kept there (--search does it again); l1jax's are searched every time.
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -24,13 +27,15 @@ from pathlib import Path
 import jax
 import numpy as np
 from certify import Certifier
-from designs import ALONE, BARS, ROWS
+from designs import ALONE, BARS, ROWS, TINY
 from peers import sources as peer_sources
+from roofline import beside, ceilings
 
 import l1jax
 
 HERE = Path(__file__).parent
 DATA = HERE / "paths.json"
+SMOKE = HERE / ".data" / "tiny.json"  # what --tiny writes
 LIMIT = 120.0  # seconds a peer's run may take
 OURS = "l1jax"
 DECADES = [10.0**-k for k in range(2, 21)]
@@ -40,12 +45,15 @@ NO_GAP = {"s": math.inf, "gap": math.inf, "kkt": math.inf}
 class Ours:
     """l1jax in this process; the answers stay on the device until the clock has stopped."""
 
-    libraries = (OURS,)
     threads = (None,)  # XLA's own pool
 
-    def __init__(self, dtype):
-        self.dtype = dtype
+    def __init__(self, dtype, solver):
+        self.dtype, self.solver = dtype, solver
+        self.libraries = (OURS if solver == "auto" else f"{OURS}, {solver}",)
         self.device = jax.devices()[0].device_kind
+        self.ceilings = ceilings(dtype)
+        rates = ", ".join(f"{rate / 1e9:.0f} G{unit}/s" for unit, rate in self.ceilings.items())
+        print(f"{self.device}, {dtype}: {rates}", flush=True)
 
     def load(self, design):
         X, y = design.X.astype(self.dtype), design.y.astype(self.dtype)
@@ -58,9 +66,13 @@ class Ours:
     def run(self, library, tol, threads=None):
         """(coefficients (L, p), seconds, what else there is to say)."""
         begin = time.perf_counter()
-        result = jax.block_until_ready(l1jax.path(self.problem, lams=self.lams, tol=tol))
+        try:
+            result = jax.block_until_ready(l1jax.path(self.problem, lams=self.lams, tol=tol, solver=self.solver))
+        except jax.errors.JaxRuntimeError as error:  # out of memory
+            return None, time.perf_counter() - begin, {"error": str(error).partition("\n")[0]}
         seconds = time.perf_counter() - begin
-        return np.asarray(result.coef), seconds, {"steps": int(np.sum(result.steps))}
+        roof = beside(self.problem, self.solver, result.steps, self.ceilings)
+        return np.asarray(result.coef), seconds, {"steps": int(np.sum(result.steps)), **roof}
 
     def version(self, library):
         return f"{l1jax.__version__}, jax {jax.__version__}"
@@ -121,11 +133,11 @@ def measure(row, design, sources, args, known, keep):
         source.load(design)
         for library in source.libraries:
             key = {"row": row, "library": library, "device": source.device, "dtype": dtype_of(source)}
-            old = {} if args.search or library == OURS else known.get(tuple(key.values()), {})
+            old = {} if args.search or library.startswith(OURS) else known.get(tuple(key.values()), {})
             with Peak() as peak:
                 first = source.run(library, max(args.targets))[1]
             seen = {"version": source.version(library), "cores": os.cpu_count(), "first_call_s": first}
-            record = {**key, **seen, "peak_mb": peak.megabytes if library == OURS else None}
+            record = {**key, **seen, "peak_mb": peak.megabytes if library.startswith(OURS) else None}
             records.append(record | {"ladder": dict(old.get("ladder", {})), "targets": dict(old.get("targets", {}))})
             search = Search(source, library, certifier, records[-1]["ladder"])
             for target in args.targets:
@@ -219,30 +231,32 @@ def _kilobytes(name):
 KEY = ("row", "library", "device", "dtype")
 
 
-def load():
+def load(data=DATA):
     """{key: record} of paths.json; JSON has no infinity, None stands for it."""
-    records = json.loads(DATA.read_text())["records"] if DATA.exists() else []
+    records = json.loads(data.read_text())["records"] if data.exists() else []
     for record in records:
         for step in record["ladder"].values():
             step.update({k: math.inf for k in NO_GAP if step[k] is None})
     return {tuple(record[k] for k in KEY): record for record in records}
 
 
-def save(records):
+def save(records, data):
     order = {row: i for i, row in enumerate(ROWS)}
     rows = sorted(records.values(), key=lambda r: (order.get(r["row"], 99), r["library"], r["device"], r["dtype"]))
     text = json.dumps({"records": _finite(rows)}, indent=1, allow_nan=False)
-    part = DATA.with_suffix(".part")
+    part = data.with_suffix(".part")
     part.write_text(text + "\n")
-    os.replace(part, DATA)  # whole or not at all
+    os.replace(part, data)  # whole or not at all
+    if data != DATA:
+        return
     readme = HERE / "README.md"
     head, _, rest = readme.read_text().partition("<!-- paths -->")
     _, _, tail = rest.partition("<!-- /paths -->")
     readme.write_text(f"{head}<!-- paths -->\n\n{tables(records)}\n\n<!-- /paths -->{tail}")
 
 
-def keep(records):
-    save(load() | {tuple(record[k] for k in KEY): record for record in records})
+def keep(records, data=DATA):
+    save(load(data) | {tuple(record[k] for k in KEY): record for record in records}, data)
 
 
 def _finite(a):
@@ -267,7 +281,9 @@ def markdown(head, lines):
 
 def best_peer(found, target):
     """(name, its figures) of the fastest peer that meets the target; None where none does."""
-    met = {name: r["targets"][target] for name, r in found.items() if name != OURS and target in r["targets"]}
+    met = {
+        name: r["targets"][target] for name, r in found.items() if not name.startswith(OURS) and target in r["targets"]
+    }
     return min(met.items(), key=lambda item: item[1]["median_s"], default=None)
 
 
@@ -326,13 +342,16 @@ def lone_table(records):
     """l1jax on other devices, in other dtypes and on the rows that have no peers."""
     lines = []
     for r in records.values():
-        if r["library"] == OURS and (r["row"] in ALONE or r["device"] != "cpu" or r["dtype"] != "float64"):
+        alone = r["row"] in ALONE or r["device"] != "cpu" or r["dtype"] != "float64" or r["library"] != OURS
+        if r["library"].startswith(OURS) and alone:
             for target in sorted(r["targets"], reverse=True):
                 f = r["targets"][target]
                 peak = "" if r["peak_mb"] is None or r["device"] != "cpu" else f"{r['peak_mb']}"
                 figures = [seconds(f), f"{f['gap']:.0e}, {f['kkt']:.0e}", f"{r['first_call_s']:.1f}", peak]
-                lines.append([r["row"], r["device"], r["dtype"], target, *figures])
+                roof = f"{f['floor_s']:.2g} ({f['longest']})" if "floor_s" in f else ""
+                lines.append([r["row"], r["device"], r["dtype"], target, *figures, roof])
     head = ["design", "device", "dtype", "target", "l1jax, s", "gap, KKT/lambda", "first call, s", "peak, + MB"]
+    head.append("roofline, s (steps)")
     return markdown(head, lines)
 
 
@@ -345,7 +364,7 @@ def versions_line(cpu):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=f"some of {list(ROWS)}")
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, *TINY], metavar="ROW", help=f"some of {list(ROWS)}")
     parser.add_argument("--targets", nargs="+", type=float, help="largest relative gaps allowed (1e-4 and 1e-6)")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each library, alternating")
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="the peers to measure; all by default")
@@ -355,9 +374,11 @@ def arguments():
     parser.add_argument("--search", action="store_true", help="search the peers' tolerances anew")
     parser.add_argument("--write", action="store_true", help="keep results in paths.json, tables in README.md")
     parser.add_argument("--table", action="store_true", help="measure nothing: only print the tables of paths.json")
+    parser.add_argument("--solver", default="auto", help="l1jax's engine")
+    parser.add_argument("--tiny", action="store_true", help="small problems in place of the rows; tables are printed")
     args = parser.parse_args()
     args.targets = args.targets or ([1e-4] if args.dtype == "float32" else [1e-4, 1e-6])
-    args.rows = args.rows or list(ROWS)
+    args.rows = args.rows or list(TINY if args.tiny else ROWS)
     return args
 
 
@@ -374,20 +395,28 @@ def main():
         return print(tables(load()))
     if args.gpu:
         return both_dtypes()
+    data = SMOKE if args.tiny else DATA
+    data.parent.mkdir(exist_ok=True)
     jax.config.update("jax_enable_x64", args.dtype == "float64")
     warnings.simplefilter("ignore")
-    ours = [] if args.only == "peers" else [Ours(args.dtype)]
+    ours = [] if args.only == "peers" else [Ours(args.dtype, args.solver)]
     peers = [] if args.only == OURS or args.dtype == "float32" else peer_sources(args.peers, LIMIT)
+    kept = functools.partial(keep, data=data) if args.write else len
     for row in args.rows:
         print(row, flush=True)
         try:
-            design = ROWS[row]()
+            design = (TINY if args.tiny else ROWS)[row]()
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"  left out: its data can't be had here ({error})")
             continue
-        measure(row, design, ours if row in ALONE else ours + peers, args, load(), keep if args.write else len)
+        if args.solver != "auto" and design.kind == "group":
+            print(f"  left out: groups are not for {args.solver}")
+            continue
+        measure(row, design, ours if row in ALONE else ours + peers, args, load(data), kept)
     for peer in peers:
         peer.close()
+    if args.tiny and args.write:
+        print(lone_table(load(data)))
 
 
 if __name__ == "__main__":

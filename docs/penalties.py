@@ -22,9 +22,9 @@ Made by `python docs/penalties.py` from the tests' registry. Value and proximal 
 differentiated. Certificate: "gap" is a duality gap, "residual" the violation of the optimality conditions.
 lambda_max: where there is a smallest strength at which 0 is optimal (or stationary). Engines: "active" takes
 second-order steps on the support, driven from the host (CPUs); "cd" is coordinate descent and "newton" proximal Newton
-around it, also under tracing; "fista" is all matrix products, the form for GPU and TPU. Derivatives: of solutions, by
-the implicit function theorem. `NuclearNorm` acts on matrices, coefficients (p, k) of k outputs; `UnitLasso` on the
-`Units` of a network, in training only.
+around it, also under tracing; "ssn" is semismooth Newton, of matrix products and factorisations alone, the form for GPU
+and TPU; "fista" is proximal gradient. Derivatives: of solutions, by the implicit function theorem. `NuclearNorm` acts
+on matrices, coefficients (p, k) of k outputs; `UnitLasso` on the `Units` of a network, in training only.
 
 """
 

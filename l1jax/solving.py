@@ -36,13 +36,15 @@ def solve(
       solver: "auto"; "active" (second-order steps on the support, driven from the host: curved losses that are sums
         over rows, convex penalties that act on each coefficient alone; the default for these on CPUs, outside of
         tracing); "cd" (coordinate descent on the Gram matrix: squared loss, penalties that act on each
-        coefficient alone); "newton" (proximal Newton around it: any smooth loss); "fista" (accelerated proximal
-        gradient: any smooth loss and any penalty); a function from a penalty of {coef, intercept} to an optax
+        coefficient alone); "newton" (proximal Newton around it: any smooth loss); "ssn" (semismooth Newton on proximal
+        points, all matrix products and Cholesky factorisations: curved losses that are sums over rows, convex
+        penalties that act on each coefficient alone; the default for these on GPU and TPU); "fista" (accelerated
+        proximal gradient: any smooth loss and any penalty); a function from a penalty of {coef, intercept} to an optax
         transformation; or a plain optax direction such as `optax.scale_by_adam()`, which is wrapped in `proximal`
         with a step size that needs no tuning.
       tol: the relative duality gap at which to stop: (objective - bound)/(objective of the null model). By default
         1e-6 in float64 and 1e-5 in float32.
-      max_steps: the limit of Newton steps ("active", at most 500), sweeps ("cd") or iterations (the others).
+      max_steps: the limit of Newton steps ("active", at most 500; "ssn"), sweeps ("cd") or iterations (the others).
       init: where to start: an earlier Result, or (coef (p,), intercept ()), in the raw units of X ((p, k) and (k,)
         with k outputs).
 
@@ -71,7 +73,9 @@ def choose_engine(problem: Problem, solver: Any) -> Engine | ActiveSet:
 
     "auto" is, on CPUs, active sets where they apply, driven from the host; under tracing coordinate descent or, for
     other losses than the squared one, proximal Newton, where these apply and their Gram matrices are small, as CPUs
-    run their scalar loop well; else, and on GPU and TPU, FISTA, which is all matrix products.
+    run their scalar loop well. On GPU and TPU, also under tracing, it is semismooth Newton where that applies and its
+    factorisations, of min(n, p), are no larger than 8192: all matrix products. What is left is FISTA's. The platform
+    is JAX's default backend, as a program that held an engine for each platform would take twice as long to compile.
     """
     if isinstance(solver, optax.GradientTransformation) or callable(solver):
         return from_transformation(solver)
@@ -93,9 +97,12 @@ def choose_engine(problem: Problem, solver: Any) -> Engine | ActiveSet:
 
 def _choose_traced(problem: Problem) -> Engine:
     n, p = problem.X.shape
-    for name, limit in (("cd", max(2 * n, 4096)), ("newton", 1024)):
-        fit = p <= limit and jax.default_backend() == "cpu" and problem.loss.curved
-        if fit and not by_name[name].refuses(problem.loss, problem.penalty):
+    if jax.default_backend() == "cpu":
+        fits = {"cd": p <= max(2 * n, 4096), "newton": p <= 1024}
+    else:
+        fits = {"ssn": min(n, p) <= 8192}
+    for name, fit in fits.items():
+        if fit and problem.loss.curved and not by_name[name].refuses(problem.loss, problem.penalty):
             return by_name[name]
     return by_name["fista"]
 

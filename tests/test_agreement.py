@@ -196,6 +196,7 @@ LASSO = l1jax.Problem(X, Y["squared"], penalty=l1jax.L1(0.1))
 LOGIT = l1jax.Problem(X, Y["logistic"], loss=l1jax.Logistic(), penalty=l1jax.L1(0.03))
 SOLVERS = {
     "fista": "fista",
+    "ssn": "ssn",
     "gradient": optax.identity(),
     "averaged gradient": optax.ema(0.9),
     "adam": optax.scale_by_adam(),

@@ -20,7 +20,8 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
                      "survival", "__init__"],
           "transforms": ["states", "masks", "metrics", "base", "accelerated", "aliases", "dual", "subgradient",
                           "__init__"],
-          "engines": ["base", "coordinate", "gradient", "newton", "working_set", "sets", "active",
+          "engines": ["base", "coordinate", "gradient", "newton", "semismooth", "working_set", "sets",
+                      "active",
                       "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 

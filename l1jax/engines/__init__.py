@@ -10,5 +10,11 @@ from l1jax.engines.gradient import (
     from_transformation as from_transformation,
 )
 from l1jax.engines.newton import ProximalNewton as ProximalNewton
+from l1jax.engines.semismooth import SemismoothNewton as SemismoothNewton
 
-by_name: dict[str, Engine] = {"cd": CoordinateDescent(), "newton": ProximalNewton(), "fista": Fista()}
+by_name: dict[str, Engine] = {
+    "cd": CoordinateDescent(),
+    "newton": ProximalNewton(),
+    "ssn": SemismoothNewton(),
+    "fista": Fista(),
+}
