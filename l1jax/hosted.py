@@ -10,9 +10,11 @@ from jax import Array
 
 from l1jax.engines import ActiveSet
 from l1jax.engines.active import Path
+from l1jax.engines.group_path import GroupPath
+from l1jax.engines.groups import Partition, Radii
 from l1jax.engines.working_set import Floats, Kinks
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
-from l1jax.penalties import Terms
+from l1jax.penalties import GroupLasso, Terms
 from l1jax.standard_form import StandardForm
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
@@ -26,11 +28,15 @@ class Penalties:
         self.form, self.penalty, self.lams = form, penalty, lams
         self.size = max(1, min(len(self), AT_ONCE // form.shape[1]))
         self.held: tuple[int, Any] = (-1, None)
+        self.groups = Partition(penalty.groups.of) if isinstance(penalty, GroupLasso) else None
 
     def __len__(self) -> int:
         return 1 if self.lams is None else self.lams.shape[0]
 
-    def __getitem__(self, i: int) -> Kinks:
+    def __getitem__(self, i: int) -> Kinks | Radii:
+        if self.groups is not None:
+            lam = self.penalty.lam if self.lams is None else np.asarray(self.lams)[i]
+            return self._radii(float(lam), self.groups)
         block, row = divmod(i % len(self), self.size)
         if self.held[0] != block:
             lams = self.lams
@@ -39,6 +45,11 @@ class Penalties:
                 lams = jnp.asarray(np.pad(part, (0, self.size - len(part)), mode="edge"))
             self.held = block, [np.asarray(a) for a in _terms(self.form, self.penalty, lams)]
         return Kinks(*(a[row] for a in self.held[1]))
+
+    def _radii(self, lam: float, groups: Partition) -> Radii:
+        unit = float(np.asarray(self.form.strength).ravel()[0])  # groups have one for all columns
+        weights = np.asarray(self.penalty.weights, np.float64)
+        return Radii(np.where(np.isinf(weights), np.inf, lam * unit * np.where(np.isinf(weights), 0, weights)), groups)
 
 
 def on_host(
@@ -54,13 +65,14 @@ def on_host(
     tol, limit = float(controls.tol), min(int(controls.max_steps), engine.steps)
     z, b = (np.asarray(a) for a in start)
     fit = bool(form.fit)
+    kind = Path if penalties.groups is None else GroupPath
 
     def enough(z: Floats, loss: float) -> bool:
         return bool(_saturated(controls.stop, form, z, loss))
 
     if fit:
         stop = None if controls.stop is None else enough
-        z, b, steps = Path(form, penalties, (z[0], b[0]), tol / 2, limit, stop).run()
+        z, b, steps = kind(form, penalties, (z[0], b[0]), tol / 2, limit, stop).run()
     else:
         z, b = (np.broadcast_to(a, (count, *a.shape[1:])) for a in (z, b))
         steps = np.zeros(count, np.int32)
@@ -73,7 +85,7 @@ def on_host(
         z, b = np.array(done.z), np.array(done.b)
         goal, first = tol * 0.05 * 0.1**attempt, again[0]
         part = [penalties[int(i)] for i in again]
-        z[again], b[again], more = Path(form, part, (z[first], b[first]), goal, limit).run()
+        z[again], b[again], more = kind(form, part, (z[first], b[first]), goal, limit).run()
         steps[again] += more
     return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
 
