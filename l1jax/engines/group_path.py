@@ -64,7 +64,8 @@ class GroupPath(Path):
             pull, radii = goal.pulls(points[j], U[j]), goal.radii
             every = np.arange(len(radii))
             sizes = self.groups.lengths(points[j])
-            wrong = np.flatnonzero(pull > 2 * self._slack(goal)(radii, sizes, every))
+            held = np.where(self.work.where >= 0, 2, 1)  # what was settled may differ in rounding
+            wrong = np.flatnonzero(pull > held * self._slack(goal)(radii, sizes, every))
             if len(wrong):
                 self._take(wrong[self.work.where[wrong] < 0], pull)
                 self.work.restart(points[j])
@@ -89,7 +90,7 @@ class GroupPath(Path):
 
         def room(radii: Floats, sizes: Floats, ids: Any) -> Floats:
             penalty = float(np.sum(np.where(sizes > 0, radii, 0) * sizes))
-            share = 0.8 * self.tol * self.null / max(penalty, TINY * self.null, TINY**2)
+            share = 1.6 * self.tol * self.null / max(penalty, TINY * self.null, TINY**2)
             return min(share, LOOSE) * np.maximum(radii, least) + self.floor[ids]
 
         return room

@@ -11,7 +11,8 @@ from l1jax.engines.working_set import STUCK, TINY, Floats, Indices, Local, longe
 
 Room = Callable[[Floats, Floats, Indices], Floats]
 
-FORCING = 0.05  # the share of the imbalance that a Newton step may leave
+FORCING = 0.1  # the share of the imbalance that a Newton step may leave
+WITHIN = 0.5  # and of what its slopes may be off
 SMALL = 64  # so many coefficients have their equations solved directly
 DIRECT = 2048  # and so many where conjugate gradients are slow
 MOST = 100  # conjugate gradients' iterations, at most
@@ -109,6 +110,7 @@ class GroupSet:
         self.ids, self.starts, self.sizes, self.of = (np.empty(0, np.intp) for _ in range(4))
         self.z: Floats = np.empty(0)
         self.X, self.light = np.empty((0, XT.shape[1])), np.empty((0, XT.shape[1]), np.float32)
+        self.rows: Floats = self.X
         self.squares = np.empty(0)
         self.loose = np.empty(0, bool)
         self.past: list[tuple[float, Floats]] = []
@@ -173,6 +175,7 @@ class GroupSet:
             return 0
         t = goal.radii[self.ids]
         self._foresee(goal.strength, t)
+        self._choose_rows(room(t, self._lengths(self.z), self.ids))
         steps, stale = max(limit, 0), 0
         least = lowest = float(np.inf)
         for step in range(steps):
@@ -192,6 +195,12 @@ class GroupSet:
                 self._newton(at, t, free)
         self.past = [*self.past[-1:], (goal.strength, self.point())]
         return steps
+
+    def _choose_rows(self, room: Floats) -> None:
+        """Single precision, half of the memory to read, where its slopes are good enough."""
+        f = self.here.force
+        noise = eps(np.float32) / 2 * float(np.sqrt(f @ f * np.max(self.squares) * np.max(self.sizes)))
+        self.rows = self.light if noise <= np.min(room) else self.X
 
     def _noise(self, objective: float) -> float:
         """What rounding may hide of a gain."""
@@ -220,13 +229,15 @@ class GroupSet:
         return sums
 
     def _balance(self, t: Floats) -> Balance:
-        u = self.X[: self.m] @ self.here.force
+        rows, force = self.rows[: self.m], self.here.force
+        unit = max(float(np.max(np.abs(force))), TINY)
+        u = (rows @ (force / unit).astype(rows.dtype)).astype(np.float64) * unit
         sizes = self._lengths(self.z)
         some = sizes > 0
-        unit = self.z / np.where(some, sizes, 1)[self.of]
-        left = u - t[self.of] * unit
+        direction = self.z / np.where(some, sizes, 1)[self.of]
+        left = u - t[self.of] * direction
         off = np.where(some, self._lengths(left), self._lengths(u) - t)
-        return Balance(sizes, some | (t == 0), unit, left, off)
+        return Balance(sizes, some | (t == 0), direction, left, off)
 
     def _proximal_steps(self, groups: Indices, at: Balance, t: Floats) -> None:
         """A step of each of these groups, one after the other."""
@@ -256,7 +267,8 @@ class GroupSet:
         """A Newton step of the groups that are not 0."""
         d = self._direction(at, t, room)
         radial = self._sums(at.unit * d)
-        change = d @ self.X[: self.m]
+        rows, longest = self.rows[: self.m], max(float(np.max(np.abs(d))), TINY)
+        change = ((d / longest).astype(rows.dtype) @ rows).astype(np.float64) * longest
         promised = float(d @ at.left)
         noise = self._noise(self.here.value + float(t @ at.sizes))
         through = at.alive & (t > 0) & (at.sizes + radial <= 0)
@@ -280,7 +292,7 @@ class GroupSet:
         stiff = np.where(at.alive & (t > 0), t / np.where(at.sizes > 0, at.sizes, 1), 0)
         k = int(np.sum(moving))
         if k > SMALL:
-            allowed = np.maximum(0.3 * room, FORCING * np.max(at.off[at.alive]))
+            allowed = np.maximum(WITHIN * room, FORCING * np.max(at.off[at.alive]))
             d, reached = self._conjugate_gradients(at, stiff, allowed, min(k // 8, MOST))
             if reached or k > DIRECT:
                 return d
