@@ -87,7 +87,9 @@ def main():
     if args.write:
         DATA.write_text(json.dumps(records, indent=1) + "\n")
         head, _, rest = README.read_text().partition("<!-- hard -->")
-        README.write_text(f"{head}<!-- hard -->\n\n{table(records)}\n\n<!-- /hard -->{rest.partition('<!-- /hard -->')[2]}")
+        README.write_text(
+            f"{head}<!-- hard -->\n\n{table(records)}\n\n<!-- /hard -->{rest.partition('<!-- /hard -->')[2]}"
+        )
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from l1jax._node import node
 from l1jax.certificate import Certificate, certify, downhill, size
 from l1jax.engines import ActiveSet
 from l1jax.engines.active import Path
+from l1jax.engines.group_path import GroupPath
+from l1jax.engines.groups import Partition, Radii
 from l1jax.engines.working_set import Floats, Kinks
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
-from l1jax.penalties import Elementwise, Terms
+from l1jax.penalties import Elementwise, GroupLasso, Terms
 from l1jax.penalties.base import Wrapper
 from l1jax.standard_form import StandardForm
 
@@ -31,11 +33,15 @@ class Penalties:
         self.form, self.penalty, self.lams = form, penalty, lams
         self.size = max(1, min(len(self), AT_ONCE // form.shape[1]))
         self.held: tuple[int, Any] = (-1, None)
+        self.groups = Partition(penalty.groups.of) if isinstance(penalty, GroupLasso) else None
 
     def __len__(self) -> int:
         return 1 if self.lams is None else self.lams.shape[0]
 
-    def __getitem__(self, i: int) -> Kinks:
+    def __getitem__(self, i: int) -> Kinks | Radii:
+        if self.groups is not None:
+            lam = self.penalty.lam if self.lams is None else np.asarray(self.lams)[i]
+            return self._radii(float(lam), self.groups)
         block, row = divmod(i % len(self), self.size)
         if self.held[0] != block:
             lams = self.lams
@@ -44,6 +50,11 @@ class Penalties:
                 lams = jnp.asarray(np.pad(part, (0, self.size - len(part)), mode="edge"))
             self.held = block, [np.asarray(a) for a in _terms(self.form, self.penalty, lams)]
         return Kinks(*(a[row] for a in self.held[1]))
+
+    def _radii(self, lam: float, groups: Partition) -> Radii:
+        unit = float(np.asarray(self.form.strength).ravel()[0])  # groups have one for all columns
+        weights = np.asarray(self.penalty.weights, np.float64)
+        return Radii(np.where(np.isinf(weights), np.inf, lam * unit * np.where(np.isinf(weights), 0, weights)), groups)
 
 
 def on_host(
@@ -59,13 +70,15 @@ def on_host(
     tol, limit = float(controls.tol), min(int(controls.max_steps), engine.steps)
     z, b = (np.asarray(a) for a in start)
     fit = bool(form.fit)
+    kind = Path if penalties.groups is None else GroupPath
 
     def enough(z: Floats, loss: float) -> bool:
         return bool(_saturated(controls.stop, form, z, loss))
 
     sight = Sight(equalities, form, penalty, lams)
     if fit:
-        path = Path(form, penalties, (z[0], b[0]), tol, limit, None if controls.stop is None else enough)
+        stop = None if controls.stop is None else enough
+        path = kind(form, penalties, (z[0], b[0]), tol / 2, limit, stop)
         z, b, steps = path.run()
         sight.add(slice(None), path)
     else:
@@ -80,7 +93,7 @@ def on_host(
         z, b = np.array(done.z), np.array(done.b)
         goal, first = tol * 0.05 * 0.1**attempt, again[0]
         part = [penalties[int(i)] for i in again]
-        path = Path(form, part, (z[first], b[first]), goal, limit)
+        path = kind(form, part, (z[first], b[first]), goal, limit)
         z[again], b[again], more = path.run()
         sight.add(again, path)
         steps[again] += more
@@ -98,7 +111,7 @@ class Sight:
         self.equalities, self.form, self.penalty, self.lams = equalities, form, penalty, lams
         n, p = form.shape
         self.size = n + n // 2 + 256  # of the shape alone, so that programs are
-        self.small = equalities or self.size > 0.8 * p
+        self.small = equalities or self.size > 0.8 * p or not isinstance(penalty, Elementwise)
         self.reach: Any = 0.0
         self.forces = np.full((1 if lams is None else len(lams), n), np.nan, form.y.dtype)
 

@@ -34,8 +34,8 @@ def solve(
     Args:
       problem: the problem. Traced leaves are welcome: `solve` may be jitted, batched and differentiated.
       solver: "auto"; "active" (second-order steps on the support, driven from the host: curved losses that are sums
-        over rows, convex penalties that act on each coefficient alone; the default for these on CPUs, outside of
-        tracing); "cd" (coordinate descent on the Gram matrix: squared loss, penalties that act on each
+        over rows, convex penalties that act on each coefficient alone, and `GroupLasso`; the default for these on
+        CPUs, outside of tracing); "cd" (coordinate descent on the Gram matrix: squared loss, penalties that act on each
         coefficient alone); "newton" (proximal Newton around it: any smooth loss); "ssn" (semismooth Newton on proximal
         points, all matrix products and Cholesky factorisations: curved losses that are sums over rows, convex
         penalties that act on each coefficient alone; the default for these on GPU and TPU); "fista" (accelerated

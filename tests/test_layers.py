@@ -21,8 +21,7 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
           "transforms": ["states", "masks", "metrics", "base", "accelerated", "aliases", "dual", "subgradient",
                           "__init__"],
           "engines": ["base", "coordinate", "gradient", "newton", "semismooth", "working_set", "sets",
-                      "active",
-                      "__init__"]}  # fmt: skip
+                      "active", "groups", "group_path", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 
 ROOT = Path(l1jax.__file__).parent

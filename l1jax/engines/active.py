@@ -13,7 +13,7 @@ from l1jax.engines.base import Engine
 from l1jax.engines.sets import SmoothSet, SquaredSet
 from l1jax.engines.working_set import TINY, Floats, Kinks, Local, Slack, WorkingSet
 from l1jax.losses import Loss, Squared
-from l1jax.penalties import Elementwise, Penalty
+from l1jax.penalties import Elementwise, GroupLasso, Penalty
 from l1jax.standard_form import StandardForm
 
 AT_ONCE = 8  # strengths solved between two passes over X
@@ -29,7 +29,7 @@ class Strengths(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, i: int, /) -> Kinks: ...
+    def __getitem__(self, i: int, /) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,8 @@ class ActiveSet:
     """Newton's steps on the support, in which features enter and leave as their slopes and signs demand.
 
     A working set holds the features that the slopes' own slope in lambda foretells; its second derivative is all that
-    is kept. After a few strengths one pass over X looks at all the others, and finds any that were overlooked.
+    is kept. After a few strengths one pass over X looks at all the others, and finds any that were overlooked. Of a
+    group lasso it holds groups (`GroupSet`).
 
     Source: Osborne, Presnell, Turlach (2000), "A new approach to variable selection in least squares problems", IMA
     J. Numer. Anal. 20(3); Tibshirani et al. (2012), "Strong rules for discarding predictors in lasso-type problems",
@@ -57,13 +58,13 @@ class ActiveSet:
     def refuses(self, loss: Loss, penalty: Penalty) -> str:
         if type(loss).bent is not Loss.bent or loss.several or not loss.curved:
             return f"active sets want a curved loss that is a sum over rows, got {type(loss).__name__}"
-        if not isinstance(penalty, Elementwise) or not penalty.certified:
-            return f"active sets want a convex penalty that acts on each coefficient alone, got {penalty!r}"
+        if not isinstance(penalty, Elementwise | GroupLasso) or not penalty.certified:
+            return f"active sets want a convex penalty of each coefficient alone, or a group lasso; got {penalty!r}"
         return ""
 
-    def suits(self, kinks: Kinks) -> bool:
+    def suits(self, kinks: Any) -> bool:
         """Whether supports are likely to be small: a penalty without corners has none."""
-        return int(np.sum((kinks.l1 == 0) & (kinks.lower < kinks.upper))) <= LARGE
+        return bool(kinks.smooth <= LARGE)
 
 
 class Path:
@@ -121,7 +122,7 @@ class Path:
     def run(self) -> tuple[Floats, Floats, Any]:
         """The minimisers (L, p), intercepts (L,) and steps (L,)."""
         work, count = self.work, len(self.kinks)
-        Z = np.zeros((count, work.size), work.w.dtype)
+        Z = np.zeros((count, work.size), self.rest.dtype)
         steps = np.zeros(count, np.int32)
         u = work.slopes(work.force()[None])[0]
         z, slope, last = self._point(), np.zeros_like(u), np.inf
@@ -129,11 +130,11 @@ class Path:
         leap = np.inf
         while i < count:
             goals = self._next(i)
-            far = farness(goals[0], z, u)
+            far = goals[0].farness(z, u)
             between = JUMP < far < 0.9 * leap and returns < RETURNS  # as long as it brings the strength nearer
             leap = far if between else np.inf
             if between:
-                goals = [dataclasses.replace(goals[0], l1=goals[0].l1 * (far / (0.95 * JUMP)))]
+                goals = [goals[0].times(far / (0.95 * JUMP))]
             self._foresee(u, slope, last, goals[-1])
             try:
                 points, forces, U, losses, taken = self._solve(goals, steps[i : i + len(goals)])
@@ -150,11 +151,11 @@ class Path:
                     Z[i + j] = points[j]
                     self._record(i + j, goals[j], points[j], forces[j], U[j])
                     if self.enough is not None and self.enough(points[j][: len(work.XT)], losses[j]):
-                        Z[i + j :] = points[j]
+                        Z[i + j :], self.forces[i + j :] = points[j], forces[j]
                         return self._answer(Z, steps)
             if good:
-                strength = float(np.max(goals[good - 1].l1))
-                before, there = (np.max(goals[good - 2].l1), U[good - 2]) if good > 1 else (last, u)
+                strength = goals[good - 1].strength
+                before, there = (goals[good - 2].strength, U[good - 2]) if good > 1 else (last, u)
                 if before > strength and np.isfinite(before):
                     slope = (U[good - 1] - there) / (strength - before)
                 z, u, last, returns = points[good - 1], U[good - 1], strength, 0
@@ -177,7 +178,7 @@ class Path:
         goals = [self.at(i)]
         for j in range(i + 1, min(i + AT_ONCE, len(self.kinks))):
             kinks = self.at(j)
-            if np.max(kinks.l1) * JUMP < np.max(goals[0].l1):
+            if kinks.strength * JUMP < goals[0].strength:
                 break
             goals.append(kinks)
         return goals
@@ -225,7 +226,7 @@ class Path:
 
     def _foresee(self, u: Floats, slope: Floats, last: float, goal: Kinks) -> None:
         """Take in hand what will have moved at `goal`, if slopes go on as they did."""
-        ahead = u + (np.max(goal.l1) - last) * slope if np.isfinite(last) else u
+        ahead = u + (goal.strength - last) * slope if np.isfinite(last) else u
         far = np.maximum(np.abs(u), np.abs(ahead)) >= 0.98 * goal.l1
         new = np.flatnonzero((self.work.where < 0) & far)
         pull, at = np.full(len(u), -np.inf), goal[new]
@@ -241,15 +242,8 @@ class Path:
 
     def _slack(self, kinks: Kinks) -> Slack:
         """How far slopes may be outside the subdifferential: a share of l1, and what rounding makes of them."""
-        least = 1e-2 * float(np.max(kinks.l1))
-        return lambda l1, ids: self.tol * np.maximum(l1, least) + self.floor[ids]
-
-
-def farness(kinks: Kinks, z: Floats, u: Floats) -> float:
-    """The factor of l1 at which z would be optimal, about: how far away a strength is."""
-    at = np.flatnonzero(kinks.l1 > 0)
-    pull = np.maximum(*kinks[at].pulls(z[at], u[at]))
-    return 1 + float(np.max(pull / kinks.l1[at], initial=0.0))
+        least = 1e-2 * kinks.strength
+        return lambda l1, ids: 2 * self.tol * np.maximum(l1, least) + self.floor[ids]
 
 
 def working_set(form: StandardForm, whole: bool) -> WorkingSet:
@@ -257,12 +251,28 @@ def working_set(form: StandardForm, whole: bool) -> WorkingSet:
     XT = np.asarray(form.design.XT)
     if isinstance(form.loss, Squared):
         return SquaredSet(XT, np.asarray(form.s), np.asarray(form.y), whole)
+    local, intercept = local_of(form)
+    return SmoothSet(XT, intercept, np.asarray(form.offset), local)
+
+
+def local_of(form: StandardForm) -> tuple[Callable[[Floats], Local], bool]:
+    """The loss as a function of the linear predictor, and whether it has an intercept to be fitted."""
+    if isinstance(form.loss, Squared):
+        y, s = (np.asarray(a, np.float64) for a in (form.y, form.s))
+
+        def squared(eta: Floats) -> Local:
+            r = y - eta
+            force = s * r
+            return Local(float(force @ r) / 2, force, s)
+
+        return squared, False
 
     def local(eta: Floats) -> Local:
+        eta = eta.astype(form.y.dtype)
         value, force, curvature = np.split(np.asarray(_local(form.loss, eta, form.y, form.s)), [1, 1 + len(eta)])
         return Local(float(value[0]), force, curvature)
 
-    return SmoothSet(XT, form.intercept, np.asarray(form.offset), local)
+    return local, form.intercept
 
 
 @jax.jit

@@ -39,6 +39,25 @@ class Kinks:
     def __getitem__(self, ids: Any) -> "Kinks":
         return Kinks(*(a[ids] for a in self.parts()))
 
+    @property
+    def strength(self) -> float:
+        return float(np.max(self.l1))
+
+    @property
+    def smooth(self) -> int:
+        """How many coefficients have no kink."""
+        return int(np.sum((self.l1 == 0) & (self.lower < self.upper)))
+
+    def times(self, factor: float) -> "Kinks":
+        """The same with another l1."""
+        return dataclasses.replace(self, l1=self.l1 * factor)
+
+    def farness(self, z: Floats, u: Floats) -> float:
+        """The factor of l1 at which z would be optimal, about: how far away a strength is."""
+        at = np.flatnonzero(self.l1 > 0)
+        pull = np.maximum(*self[at].pulls(z[at], u[at]))
+        return 1 + float(np.max(pull / self.l1[at], initial=0.0))
+
     def pulls(self, w: Floats, u: Floats) -> tuple[Floats, Floats]:
         """How far u lies above and below the subdifferential at w; negative inside."""
         slope = self.l2 * w
