@@ -69,6 +69,15 @@ from l1jax.prox import (
     soft_threshold as soft_threshold,
 )
 from l1jax.result import Result as Result, predict as predict
+from l1jax.selection import (
+    Criteria as Criteria,
+    CrossValidation as CrossValidation,
+    Folds as Folds,
+    cross_validate as cross_validate,
+    degrees_of_freedom as degrees_of_freedom,
+    information_criteria as information_criteria,
+    relax as relax,
+)
 from l1jax.solving import duality_gap as duality_gap, solve as solve
 from l1jax.transforms import (
     AdagradMetric as AdagradMetric,
