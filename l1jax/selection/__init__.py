@@ -11,3 +11,9 @@ from l1jax.selection.cross_validation import (
 )
 from l1jax.selection.folds import Folds as Folds
 from l1jax.selection.relaxation import relax as relax
+from l1jax.selection.stability import (
+    Stability as Stability,
+    bootstrap_support as bootstrap_support,
+    permuted_lambda_max as permuted_lambda_max,
+    stability_selection as stability_selection,
+)

@@ -11,7 +11,7 @@ from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
 from l1jax._arrays import along, concrete
-from l1jax._node import node, static
+from l1jax._node import node
 from l1jax.losses import Loss, MultiSquared, Squared
 from l1jax.penalties import Elementwise
 from l1jax.problem import Problem, check_values
@@ -33,8 +33,9 @@ class Criteria:
     Source: Akaike (1974), IEEE Trans. Autom. Control 19; Hurvich and Tsai (1989), Biometrika 76; Schwarz (1978), Ann.
     Statist. 6; Chen and Chen (2008), Biometrika 95(3); Golub, Heath, Wahba (1979), Technometrics 21(2).
 
-    >>> found = path(Problem([[1.0], [2.0], [3.0], [4.0]], [1.0, 2.0, 4.0, 3.0], penalty=L1(1.0)), num=5)
-    >>> criteria = information_criteria(Problem([[1.0], [2.0], [3.0], [4.0]], [1.0, 2.0, 4.0, 3.0]), found)
+    >>> problem = Problem([[1.0], [2.0], [3.0], [4.0]], [1.0, 2.0, 4.0, 3.0], penalty=L1(1.0))
+    >>> information_criteria(problem, path(problem, lams=[1.0, 0.1])).df
+    Array([0., 1.], dtype=float32)
     """
 
     deviance: Array
@@ -95,7 +96,7 @@ def information_criteria(
     >>> problem = Problem(data.X, data.y, penalty=L1(1.0))
     >>> criteria = information_criteria(problem, path(problem, num=30))
     >>> print(criteria.df[criteria.best("bic")])
-    5.0
+    7.0
     """
     check_values(problem)
     if weights not in ("importance", "frequency"):
@@ -124,7 +125,7 @@ def _criteria(
     d = df + problem.fit_intercept * int(np.prod(outputs, initial=1))
     gcv = _over(mean, jnp.maximum(1 - d / count, 0.0) ** 2)
     if isinstance(loss, Squared | MultiSquared):
-        d = d + (dispersion is None)
+        d = d + float(dispersion is None)
         variance = mean if dispersion is None else dispersion
         deviance = count * (jnp.log(2 * jnp.pi * variance) + mean / variance)
     else:
