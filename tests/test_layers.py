@@ -11,7 +11,7 @@ import l1jax
 ORDER = [
     "version", "_node", "_arrays", "prox", "penalties", "losses", "design", "problem", "standard_form", "certificate",
     "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
-    "implicit", "minimum", "hosted", "loop", "grid", "solving", "paths", "selection", "datasets", "tables", "plot",
+    "implicit", "minimum", "hosted", "loop", "grid", "solving", "paths", "selection", "sklearn", "datasets", "tables", "plot",
     "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
@@ -23,7 +23,8 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
           "engines": ["base", "coordinate", "gradient", "newton", "working_set", "sets", "active",
                       "__init__"],
           "selection": ["folds", "scores", "relaxation", "cross_validation", "criteria", "stability",
-                        "__init__"]}  # fmt: skip
+                        "__init__"],
+          "sklearn": ["estimator", "regression", "tuned", "classification", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 
 ROOT = Path(l1jax.__file__).parent
