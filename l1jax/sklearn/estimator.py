@@ -23,7 +23,7 @@ except ImportError as error:
     raise ImportError('l1jax.sklearn needs scikit-learn: pip install "l1jax[sklearn]"') from error
 
 DTYPES = [np.float64, np.float32]
-ROWS, COLUMNS = 64, 16  # what data are padded to, at least
+ROWS, COLUMNS = 512, 16  # what data are padded to, at least
 
 
 class Linear(BaseEstimator):
@@ -70,13 +70,10 @@ def padded_problem(
 
 
 def rounded(m: int, least: int) -> int:
-    """A size of few kinds: `least`, 4*least, then powers of two, and above 1024 multiples of an eighth of one."""
-    for size in (least, 4 * least):
-        if m <= size:
-            return size
+    """A size of few kinds: at least `least`, powers of two, and above 1024 multiples of an eighth of one."""
     power = 1 << (m - 1).bit_length()
     step = power if m <= 1024 else power // 16
-    return -(-m // step) * step
+    return max(least, -(-m // step) * step)
 
 
 def net(alpha: float, l1_ratio: float, positive: bool) -> Callable[[int], penalties.Penalty]:
