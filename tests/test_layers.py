@@ -11,8 +11,8 @@ import l1jax
 ORDER = [
     "version", "_node", "_arrays", "prox", "penalties", "losses", "design", "problem", "standard_form", "certificate",
     "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
-    "implicit", "minimum", "hosted", "loop", "grid", "solving", "paths", "selection", "sklearn", "datasets", "tables", "plot",
-    "analysis", "report", "__init__", "__main__",
+    "implicit", "minimum", "hosted", "loop", "grid", "solving", "paths", "selection", "sklearn", "datasets",
+    "tables", "plot", "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
                         "norms", "radius", "groups", "sets", "units", "unit_lasso", "__init__"],

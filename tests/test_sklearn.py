@@ -23,7 +23,7 @@ CHECKED = [
     ours.ElasticNetCV(alphas=8, cv=3),
     ours.MultiTaskLasso(),
     ours.LogisticL1(),
-    ours.LogisticL1CV(alphas=5, cv=3),
+    ours.LogisticL1CV(alphas=3, eps=0.1, cv=2),
 ]
 
 
@@ -85,17 +85,18 @@ def test_classes_are_scikit_learns(data, classes):
 
 def test_paths_and_cross_validation_are_scikit_learns():
     X, y = load_diabetes(return_X_y=True)
-    alphas, coefs, _ = theirs.lasso_path(X, y - y.mean(), alphas=12, tol=1e-11)
+    alphas, coefs, _ = theirs.lasso_path(X, y - y.mean(), alphas=12, tol=1e-11, max_iter=100000)
     found = ours.Lasso.path(X, y - y.mean(), alphas=12, tol=1e-12)
     np.testing.assert_allclose(found[0], alphas)
     np.testing.assert_allclose(found[1], coefs, rtol=0, atol=1e-4)
     settings = {"alphas": 12, "cv": KFold(4, shuffle=True, random_state=0)}
-    want, got = (cls(**settings, tol=1e-10).fit(X, y) for cls in (theirs.LassoCV, ours.LassoCV))
+    settings |= {"tol": 1e-10, "max_iter": 100000}
+    want, got = (cls(**settings).fit(X, y) for cls in (theirs.LassoCV, ours.LassoCV))
     np.testing.assert_allclose(got.mse_path_, want.mse_path_, rtol=1e-6)
     np.testing.assert_allclose(got.alphas_, want.alphas_)
     assert got.alpha_ == pytest.approx(want.alpha_)
     np.testing.assert_allclose(got.coef_, want.coef_, rtol=0, atol=1e-4)
-    settings |= {"l1_ratio": [0.5, 0.9], "tol": 1e-10}
+    settings |= {"l1_ratio": [0.5, 0.9]}
     want, got = (cls(**settings).fit(X, y) for cls in (theirs.ElasticNetCV, ours.ElasticNetCV))
     np.testing.assert_allclose(got.mse_path_, want.mse_path_, rtol=1e-6)
     assert (got.alpha_, got.l1_ratio_) == (pytest.approx(want.alpha_), want.l1_ratio_)
@@ -115,9 +116,9 @@ def test_scikit_learns_tools(data):
     assert search.best_params_ == {"lasso__alpha": 0.1}
     single = ours.Lasso(alpha=0.1).fit(X.astype(np.float32), y)
     assert single.coef_.dtype == np.float32
-    again = ours.Lasso(alpha=0.1, warm_start=True).fit(X, y)
+    again = ours.Lasso(alpha=0.1, warm_start=True, tol=1e-13).fit(X, y)
     first = again.coef_.copy()
-    np.testing.assert_allclose(again.fit(X, y).coef_, first, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(again.fit(X, y).coef_, first, rtol=0, atol=1e-9)
 
 
 def test_wrong_arguments(data):
@@ -126,7 +127,7 @@ def test_wrong_arguments(data):
         ours.Lasso(alpha=-1).fit(X, y)
     with pytest.raises(ValueError, match="want several targets"):
         ours.MultiTaskLasso().fit(X, y)
-    with pytest.raises(ValueError, match="sample_weight: all are 0"):
+    with pytest.raises(ValueError, match="at least one non-zero"):
         ours.Lasso().fit(X, y, np.zeros(N))
     with pytest.raises(ValueError, match="one class only"):
         ours.LogisticL1().fit(X, np.ones(N))

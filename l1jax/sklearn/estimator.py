@@ -30,10 +30,7 @@ class Linear(BaseEstimator):
     """What all of them share: data in, coefficients out."""
 
     def _rows(self, X: Any, sample_weight: Any) -> np.ndarray:
-        weights = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
-        if not np.any(weights > 0):
-            raise ValueError("sample_weight: all are 0")
-        return np.asarray(weights)
+        return np.asarray(_check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True))
 
     def _eta(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

@@ -109,7 +109,7 @@ class LassoCV(ElasticNetCV):
     >>> from l1jax.sklearn import LassoCV
     >>> data = datasets.diabetes()
     >>> print(f"{LassoCV(alphas=20, cv=5).fit(data.X, data.y).alpha_:.3f}")
-    0.004
+    0.003
     """
 
     def __init__(
