@@ -70,6 +70,19 @@ from l1jax.prox import (
     soft_threshold as soft_threshold,
 )
 from l1jax.result import Result as Result, predict as predict
+from l1jax.selection import (
+    Criteria as Criteria,
+    CrossValidation as CrossValidation,
+    Folds as Folds,
+    Stability as Stability,
+    bootstrap_support as bootstrap_support,
+    cross_validate as cross_validate,
+    degrees_of_freedom as degrees_of_freedom,
+    information_criteria as information_criteria,
+    permuted_lambda_max as permuted_lambda_max,
+    relax as relax,
+    stability_selection as stability_selection,
+)
 from l1jax.solving import duality_gap as duality_gap, solve as solve
 from l1jax.transforms import (
     AdagradMetric as AdagradMetric,

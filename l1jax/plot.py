@@ -1,4 +1,4 @@
-"""Pictures of paths; matplotlib is imported when one is drawn."""
+"""Pictures of paths, cross-validation and stability; matplotlib is imported when one is drawn."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from l1jax.result import Result
+from l1jax.selection import CrossValidation, Stability
 
 COLOURS = (
     *("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf"),
@@ -50,20 +51,104 @@ def coefficient_path(
     >>> ax.get_ylabel()
     'coefficient'
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "l1jax[plot]"') from error
+    Figure = _figure()
     curves = _curves(result, names, against)
     nearest = {label: _nearest(curves.lams, label, lam) for label, lam in (mark or {}).items()}
     if ax is None:
         ax = Figure(figsize=(7.5, 4.8), layout="constrained").add_subplot()
     _draw_lines(ax, curves)
-    _frame(ax, curves, against, headroom=len(nearest))
+    _frame(ax, curves, "coefficient", against, headroom=len(nearest))
     _mark(ax, curves, nearest)
-    _count_nonzeros(ax, curves)
+    _count(ax, curves, np.sum(curves.coef != 0, axis=1), "nonzero coefficients")
     _name_lines(ax, curves)
     return ax
+
+
+def cross_validation_curve(cv: CrossValidation, *, ax: Any = None) -> Any:
+    """mean(lambda) +- one standard error: the score on rows that the fits have not seen.
+
+    Args:
+      cv: what `cross_validate` found. Of several l1_ratios or gammas the best is drawn with its errors, the others as
+        grey lines at their own lambdas.
+      ax: the matplotlib Axes to draw on; by default one of a new Figure, which matplotlib's pyplot does not keep.
+
+    Returns the Axes. Dashed verticals mark lam_min and lam_1se; the top axis counts the nonzero coefficients of the
+    fits to all rows. Raises ValueError for fewer than two lambdas, and for a lambda of 0, for which a log axis has no
+    place; ImportError without matplotlib.
+
+    >>> data = datasets.diabetes()
+    >>> cv = cross_validate(Problem(data.X, data.y, penalty=L1(1.0)), folds=5, num=20, ratio=0.01)
+    >>> cross_validation_curve(cv).get_ylabel()
+    'mean deviance of 5 folds'
+    """
+    Figure = _figure()
+    *others, least = (int(i) for i in cv.index_min)
+    row = tuple(others)
+    lams, mean, se, df = (np.asarray(a, np.float64)[row] for a in (cv.path.lams, cv.mean, cv.se, cv.path.df))
+    order = np.argsort(-lams, kind="stable")
+    curves = _single(lams[order], mean[order])
+    if ax is None:
+        ax = Figure(figsize=(7.5, 4.8), layout="constrained").add_subplot()
+    for index in np.ndindex(cv.mean.shape[:-1]):
+        if index != row:
+            ax.plot(np.asarray(cv.path.lams[index]), np.asarray(cv.mean[index]), color="0.8", linewidth=0.8, zorder=0)
+    ax.errorbar(
+        curves.x, mean[order], se[order], color=COLOURS[1], ecolor="0.7", fmt="o", markersize=3, linewidth=0.9, zorder=2
+    )
+    _frame(ax, curves, f"mean {cv.score} of {cv.scores.shape[0]} folds", "lambda", headroom=2)
+    place = np.argsort(order)
+    _mark(ax, curves, {"λ min": int(place[least]), "λ 1se": int(place[int(cv.index_1se[-1])])})
+    _count(ax, curves, df[order].astype(int), "nonzero coefficients")
+    return ax
+
+
+def stability_path(
+    stability: Stability, *, ax: Any = None, names: Sequence[str] | None = None, threshold: float = 0.9
+) -> Any:
+    """entered_j(lambda) for each j, as lines: the share of resampled fits in which each coefficient has entered.
+
+    Args:
+      stability: what `stability_selection` or `bootstrap_support` found.
+      ax: the matplotlib Axes to draw on; by default one of a new Figure, which matplotlib's pyplot does not keep.
+      names: a name for each of the p coefficients; by default the columns' own, or x0, x1, ....
+      threshold: the share, from 0 to 1, from which lines are coloured and named (the 12 largest); it is marked.
+
+    Returns the Axes. The top axis has the mean number of coefficients that have entered. Raises ValueError for names
+    of another number, a threshold outside [0, 1], fewer than two lambdas, a lambda of 0; ImportError without
+    matplotlib.
+
+    >>> data = datasets.diabetes()
+    >>> problem = Problem(data.X, data.y, penalty=L1(1.0), names=data.names)
+    >>> stability_path(stability_selection(problem, key=jax.random.key(0), pairs=3, num=5)).get_ylabel()
+    'share of 6 fits'
+    """
+    Figure = _figure()
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: want a share from 0 to 1, got {threshold}")
+    lams, shares = (np.asarray(a, np.float64) for a in (stability.lams, stability.entered))
+    names = names or stability.names or tuple(f"x{j}" for j in range(shares.shape[1]))
+    if len(names) != shares.shape[1]:
+        raise ValueError(f"names: want {shares.shape[1]}, one for each coefficient; got {len(names)}")
+    largest = [int(j) for j in np.argsort(-shares[-1], kind="stable") if shares[-1, j] >= threshold]
+    colours = dict(zip(largest, COLOURS, strict=False))
+    curves = dataclasses.replace(_single(lams, shares), names=tuple(names), colours=colours)
+    if ax is None:
+        ax = Figure(figsize=(7.5, 4.8), layout="constrained").add_subplot()
+    ax.axhline(threshold, color="0.35", linestyle="--", linewidth=0.9, zorder=0)
+    _draw_lines(ax, curves)
+    _frame(ax, curves, f"share of {stability.samples} fits", "lambda", headroom=2)
+    _count(ax, curves, np.round(np.asarray(stability.average), 1), "coefficients that have entered, on average")
+    _name_lines(ax, curves)
+    return ax
+
+
+def _figure() -> Any:
+    """matplotlib's Figure."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "l1jax[plot]"') from error
+    return Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +184,13 @@ def _curves(result: Result, names: Sequence[str] | None, against: str) -> _Curve
     return _Curves(lams, x, coef, tuple(names), dict(zip(largest, COLOURS, strict=False)))
 
 
+def _single(lams: np.ndarray, values: np.ndarray) -> _Curves:
+    """Values over descending lambdas, none of them named."""
+    if len(lams) < 2 or lams[-1] <= 0:
+        raise ValueError(f"want at least two lambdas, all above 0, for a log axis; got {lams}")
+    return _Curves(lams, lams, values.reshape(len(lams), -1), (), {})
+
+
 def _nearest(lams: np.ndarray, label: str, lam: float) -> int:
     if not lams[-1] * (1 - 1e-6) <= lam <= lams[0] * (1 + 1e-6):
         raise ValueError(f"mark: {label} = {lam:.4g} is beyond the path, {lams[-1]:.4g} to {lams[0]:.4g}")
@@ -114,9 +206,9 @@ def _draw_lines(ax: Any, curves: _Curves) -> None:
         ax.plot(curves.x, curves.coef[:, j], color=colour, linewidth=1.5, zorder=2, label=curves.names[j])
 
 
-def _frame(ax: Any, curves: _Curves, against: str, headroom: int) -> None:
+def _frame(ax: Any, curves: _Curves, label: str, against: str, headroom: int) -> None:
     """Scales and limits, with room at the right for the names and at the top for lines of text."""
-    ax.set_ylabel("coefficient")
+    ax.set_ylabel(label)
     ax.set_xlabel(AXES[against])
     if against == "lambda":
         ax.set_xscale("log")
@@ -152,15 +244,14 @@ def _mark(ax: Any, curves: _Curves, marks: Mapping[str, int]) -> None:
         )
 
 
-def _count_nonzeros(ax: Any, curves: _Curves) -> None:
-    """The number of nonzero coefficients, at places spread evenly over the top axis."""
+def _count(ax: Any, curves: _Curves, counts: np.ndarray, label: str) -> None:
+    """Numbers of coefficients, at places spread evenly over the top axis."""
     across = _across(ax, curves)
     ticks = np.unique([np.argmin(np.abs(across - at)) for at in np.linspace(across[0], across[-1], 10)])
-    counts = np.sum(curves.coef[ticks] != 0, axis=1)
     top = ax.secondary_xaxis("top")
-    top.set_xticks(curves.x[ticks], labels=[str(count) for count in counts], fontsize=SMALL)
+    top.set_xticks(curves.x[ticks], labels=[f"{count:g}" for count in counts[ticks]], fontsize=SMALL)
     top.set_xticks([], minor=True)
-    top.set_xlabel("nonzero coefficients", fontsize=SMALL)
+    top.set_xlabel(label, fontsize=SMALL)
 
 
 def _name_lines(ax: Any, curves: _Curves) -> None:

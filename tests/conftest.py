@@ -5,6 +5,7 @@ import os
 # Programs are compiled once each and run on small data here: the compiler's own time is most of the suite's. Runs of
 # `python -m l1jax` in a subprocess keep its defaults.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # without it one of scikit-learn's checks of estimators skips itself
 
 import jax
 import numpy as np

@@ -11,8 +11,8 @@ import l1jax
 ORDER = [
     "version", "_node", "_arrays", "prox", "penalties", "losses", "design", "problem", "standard_form", "certificate",
     "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
-    "implicit", "minimizing", "minimum", "hosted", "loop", "grid", "solving", "paths", "tuning", "datasets", "tables",
-    "plot", "analysis", "report", "__init__", "__main__",
+    "implicit", "minimizing", "minimum", "hosted", "loop", "grid", "solving", "paths", "tuning", "selection", "sklearn",
+    "datasets", "tables", "plot", "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
                         "norms", "radius", "groups", "sets", "units", "unit_lasso", "__init__"],
@@ -21,7 +21,10 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
           "transforms": ["states", "masks", "metrics", "base", "accelerated", "aliases", "dual", "subgradient",
                           "__init__"],
           "engines": ["base", "coordinate", "gradient", "newton", "semismooth", "working_set", "sets",
-                      "active", "groups", "group_path", "__init__"]}  # fmt: skip
+                      "active", "groups", "group_path", "__init__"],
+          "selection": ["folds", "scores", "relaxation", "cross_validation", "criteria", "stability",
+                         "__init__"],
+          "sklearn": ["estimator", "regression", "tuned", "classification", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 
 ROOT = Path(l1jax.__file__).parent

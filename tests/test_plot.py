@@ -3,13 +3,14 @@
 import dataclasses
 import sys
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from l1jax import L1, Problem, datasets, path
-from l1jax.plot import coefficient_path, spread
+from l1jax import L1, Problem, Stability, cross_validate, datasets, path
+from l1jax.plot import coefficient_path, cross_validation_curve, spread, stability_path
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,51 @@ def test_spread_is_the_nearest_that_keeps_apart(rng):
         assert np.sum((other - places) ** 2) >= np.sum((best - places) ** 2) - 1e-12
     assert spread([0.1, 0.5, 0.9], 0.2) == pytest.approx([0.1, 0.5, 0.9])
     assert spread([], 0.1) == []
+
+
+@pytest.fixture(scope="module")
+def judged():
+    data = datasets.diabetes()
+    return cross_validate(Problem(data.X, data.y, penalty=L1(1.0), names=data.names), folds=4, num=20, ratio=0.01)
+
+
+def test_cross_validation_is_drawn_as_it_is(judged):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert cross_validation_curve(judged, ax=right) is right
+    assert not left.get_lines()
+    points, _, (bars,) = right.containers[0]
+    np.testing.assert_allclose(points.get_xydata(), np.column_stack([judged.lams, judged.mean]))
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    np.testing.assert_allclose(ends, np.column_stack([judged.mean - judged.se, judged.mean + judged.se]))
+    marks = [float(line.get_xdata()[0]) for line in right.get_lines() if line.get_linestyle() == "--"]
+    assert marks == [float(judged.lam_min), float(judged.lam_1se)]
+    assert [text.get_text() for text in right.texts] == ["λ min", "λ 1se"]
+    (top,) = right.child_axes
+    count = dict(zip(np.asarray(judged.lams).tolist(), np.asarray(judged.path.df).tolist(), strict=True))
+    assert [int(t.get_text()) for t in top.get_xticklabels()] == [count[float(lam)] for lam in top.get_xticks()]
+    drawn(right)
+    backwards = jax.tree.map(lambda a: a[..., ::-1], (judged.mean, judged.se))
+    flipped = dataclasses.replace(judged, mean=backwards[0], se=backwards[1], path=judged.path[::-1])
+    other = cross_validation_curve(flipped)
+    np.testing.assert_allclose(other.containers[0][0].get_xydata(), points.get_xydata())
+
+
+def test_stability_is_drawn_as_it_is():
+    shares = np.array([[0.0, 0.1, 0.0], [0.95, 0.25, 0.0], [1.0, 0.5, 0.3]])
+    found = Stability(shares, shares, shares.sum(axis=1), np.array([1.0, 0.5, 0.1]), 20, True)
+    ax = stability_path(found, names=["a", "b", "c"], threshold=0.9)
+    lines = curves(ax)
+    assert list(lines) == ["a"]
+    np.testing.assert_array_equal(lines["a"], np.column_stack([found.lams, shares[:, 0]]))
+    assert [text.get_text() for text in ax.texts] == ["a"]
+    assert any(np.allclose(line.get_ydata(), 0.9) for line in ax.get_lines())
+    (top,) = ax.child_axes
+    assert [t.get_text() for t in top.get_xticklabels()] == ["0.1", "1.2", "1.8"]
+    drawn(ax)
+    with pytest.raises(ValueError, match="threshold: want a share"):
+        stability_path(found, threshold=2)
+    with pytest.raises(ValueError, match="names: want 3"):
+        stability_path(found, names=["a"])
+    with pytest.raises(ValueError, match="at least two lambdas"):
+        stability_path(dataclasses.replace(found, lams=found.lams * 0))
