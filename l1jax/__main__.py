@@ -19,6 +19,7 @@ from l1jax.penalties import L1
 from l1jax.plot import coefficient_path
 from l1jax.problem import Problem
 from l1jax.result import Result
+from l1jax.selection import Folds, cross_validate
 from l1jax.tables import TableError, read_table, write_path
 from l1jax.version import __version__
 
@@ -127,22 +128,20 @@ def run(args: argparse.Namespace) -> None:
     print(report.order_of_entry(analysis.support_changes(problem, result, mode), data.names))
 
     folds = min(FOLDS, n)
-    print(f"\nA model by {folds}-fold cross-validation (random folds, seed 0) ", end="", flush=True)
-    ids = analysis.fold_ids(data.y, folds, by_class=args.loss == "logistic")
+    print(f"\nA model by {folds}-fold cross-validation (random folds, seed 0)", flush=True)
+    strata = data.y if args.loss == "logistic" else None
+    dealt = Folds.of(n, folds, key=jax.random.key(0), strata=strata)
     exact = args.loss == "squared" and n > p  # elsewhere a gap of 1e-6 takes long, and says no more about new rows
-    tol = None if exact else 1e-4
-    lams = np.asarray(result.lams)
-    validation = analysis.validate(problem, lams, ids, mode, tol, lambda: print(".", end="", flush=True))
-    print()
+    cv = cross_validate(problem, folds=dealt, lams=result.lams, mode=mode, tol=None if exact else 1e-4)
     scale = data.X.std(axis=0)
-    print(report.model(result, validation, scale, share, error))
+    print(report.model(result, cv, scale, share, error))
 
     print("\nWhy these zeros are exact: one weight, shrunk step by step by L1 and by L2")
     print(report.proof())
     print("L1 pulls with the same strength to the end and arrives; the pull of L2 fades with the weight.\n", flush=True)
     write_path(args.out / "path.csv", result, share)
     print(f"Wrote {args.out / 'path.csv'}")
-    marks = {"lambda.min": float(lams[validation.best]), "lambda.1se": float(lams[validation.simplest])}
+    marks = {"lambda.min": float(cv.lam_min), "lambda.1se": float(cv.lam_1se)}
     draw(args.out / "path.png", result, scale, marks)
     print(f"Done in {time.perf_counter() - began:.1f} s")
 

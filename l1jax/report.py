@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from l1jax.analysis import Change, Validation
+from l1jax.analysis import Change
 from l1jax.penalties import L1
 from l1jax.result import Result
+from l1jax.selection import CrossValidation
 
 WIDTH = 100
 ROWS = 20  # a table longer than a screen is not read
@@ -57,13 +58,13 @@ def order_of_entry(changes: Sequence[Change], names: Sequence[str], most: int = 
     return "\n".join(lines)
 
 
-def model(result: Result, validation: Validation, scale: np.ndarray, share: str, error: str) -> str:
+def model(result: Result, cv: CrossValidation, scale: np.ndarray, share: str, error: str) -> str:
     """lambda.min and lambda.1se, and the coefficients at each; the largest first, in units of `scale` (p,)."""
-    chosen = {"lambda.min": validation.best, "lambda.1se": validation.simplest}
+    chosen = {"lambda.min": int(cv.index_min[0]), "lambda.1se": int(cv.index_1se[0])}
     lines = [f"  {'':10} {'lambda':>10} {'nonzeros':>8} {share:>8} {error:>18} {'SE':>10}"]
     for label, k in chosen.items():
         fit = f"{float(result.lams[k]):10.4g} {int(result.df[k]):8d} {_share(result[k]):8.4f}"
-        lines.append(f"  {label} {fit} {validation.error[k]:18.5g} {validation.se[k]:10.3g}")
+        lines.append(f"  {label} {fit} {float(cv.mean[k]):18.5g} {float(cv.se[k]):10.3g}")
     names = _names(result)
     coef = np.asarray(result.coef)[list(chosen.values())]
     size = np.abs(coef * scale).max(axis=0)

@@ -11,9 +11,8 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import Lasso, LogisticRegression, lasso_path
 
-from l1jax import L1, Logistic, Problem, analysis, datasets, path, report
+from l1jax import L1, Folds, Problem, analysis, datasets, path, report
 from l1jax.__main__ import main
-from l1jax.loop import _minimise
 from l1jax.tables import TableError, read_table
 
 ENTRY = "Order of entry: bmi, s5, bp, s3, sex, s6, s1, s4, s2, age\n"  # Efron et al. (2004), figure 3
@@ -84,7 +83,7 @@ def test_program_chooses_as_a_plain_loop_over_scikit_learn(demo):
     out, folder = demo
     _, table = read(folder / "path.csv")
     data, lams = datasets.diabetes(scaled=False), table[:, 0]
-    ids = analysis.fold_ids(data.y, 10, by_class=False)
+    ids = Folds.of(442, 10, key=jax.random.key(0)).test.argmax(axis=0)
     error, weight = np.empty((10, 100)), np.bincount(ids)
     for k in range(10):
         train = ids != k
@@ -94,17 +93,12 @@ def test_program_chooses_as_a_plain_loop_over_scikit_learn(demo):
         error[k] = np.mean((data.y[~train, None] - mean - Z[~train] @ coef) ** 2, axis=0)
     mean = weight @ error / 442
     se = np.sqrt(weight @ (error - mean) ** 2 / 442 / 9)
-    problem = Problem(data.X, data.y, penalty=L1(1.0), standardize=True)
-    before = _minimise._cache_size()
-    ours = analysis.validate(problem, lams, ids, "vmap", None, lambda: None)
-    assert _minimise._cache_size() <= before + 1  # all folds share one compilation
-    np.testing.assert_allclose(ours.error, mean, rtol=1e-4)
-    np.testing.assert_allclose(ours.se, se, rtol=1e-3)
-    assert ours.best == np.argmin(mean)
-    assert ours.simplest == np.flatnonzero(mean <= mean.min() + se[np.argmin(mean)])[0]
-    for label, k in (("lambda.min", ours.best), ("lambda.1se", ours.simplest)):
+    best = np.argmin(mean)
+    simplest = np.flatnonzero(mean <= mean[best] + se[best])[0]
+    for label, k in (("lambda.min", best), ("lambda.1se", simplest)):
         line = next(line for line in out.splitlines() if line.startswith(f"  {label}"))
         np.testing.assert_allclose([float(cell) for cell in line.split()[1::3]], [lams[k], mean[k]], rtol=1e-3)
+        np.testing.assert_allclose(float(line.split()[5]), se[k], rtol=1e-2)
 
 
 def test_proof_one_weight_arrives_and_the_other_fades(demo):
@@ -137,15 +131,6 @@ def test_features_that_enter_at_once_stay_tied(rng):
     changes = analysis.support_changes(problem, path(problem, num=10), "auto")
     assert [(c.feature, c.tied) for c in changes] == [(0, False), (1, True)]
     assert report.order_of_entry(changes, ["a", "b"]).startswith("Order of entry: a = b\n")
-
-
-def test_folds_are_even_and_shared_out_by_class(rng):
-    y = (rng.random(103) < 0.2).astype(float)
-    ids = analysis.fold_ids(y, 10, by_class=True)
-    assert set(np.bincount(ids)) == {10, 11}
-    assert np.ptp(np.bincount(ids[y == 1], minlength=10)) <= 1
-    np.testing.assert_array_equal(ids, analysis.fold_ids(y, 10, by_class=True))
-    assert np.any(ids != analysis.fold_ids(y, 10, by_class=True, seed=1))
 
 
 def test_own_file_with_the_squared_loss(tmp_path, capsys, rng):
@@ -183,15 +168,6 @@ def test_own_file_with_the_logistic_loss(tmp_path, capsys):
     p = theirs.predict_proba(Z)[np.arange(len(y)), y]
     null = -np.mean(np.log(np.where(y == 1, y.mean(), 1 - y.mean())))
     np.testing.assert_allclose(table[k, 2], 1 + np.mean(np.log(p)) / null, atol=1e-5)
-
-    # At large lambdas each fold's model is the mean of its training rows.
-    problem = Problem(X, y, loss=Logistic(), penalty=L1(1.0), standardize=True, sample_weight=np.ones(len(y)))
-    ids = analysis.fold_ids(y, 10, by_class=True)
-    ours = analysis.validate(problem, np.geomspace(10, 1, 20), ids, "auto", None, lambda: None)
-    held_out = [(y[ids == k], y[ids != k].mean()) for k in range(10)]
-    deviance = [-2 * np.mean(np.log(np.where(own == 1, mean, 1 - mean))) for own, mean in held_out]
-    np.testing.assert_allclose(ours.error, np.average(deviance, weights=np.bincount(ids)), rtol=1e-8)
-    assert ours.best == ours.simplest == 0
 
 
 def test_files_as_spreadsheets_write_them(tmp_path):
