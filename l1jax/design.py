@@ -57,7 +57,7 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scal
     largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=0)  # constancy is a column's own, whatever the unit
     # A unit before anything is squared: 1e20 squares to infinity in float32.
     unit = _power_of_two(jnp.full_like(largest, jnp.max(largest)) if one_scale else largest)
-    X = X * (1 / unit)[None]
+    X = jnp.where(w > 0, X, 0.0) * (1 / unit)[None]  # rows of weight 0 may hold anything
     mean = jnp.sum(X * w, axis=0)
     apart = X - mean[None]
     missed = jnp.sum(apart * w, axis=0)  # the mean's rounding

@@ -93,7 +93,7 @@ def on_host(
         z, b = np.array(done.z), np.array(done.b)
         goal, first = tol * 0.05 * 0.1**attempt, again[0]
         part = [penalties[int(i)] for i in again]
-        path = kind(form, part, (z[first], b[first]), goal, limit)
+        path = kind(form, part, (z[first], b[first]), goal, limit - int(np.max(steps[again])))
         z[again], b[again], more = path.run()
         sight.add(again, path)
         steps[again] += more

@@ -217,12 +217,11 @@ def _together(pose: Pose, given: Any, given_dot: Any, z: Array, slope: Array) ->
 
 def least_solution(matvec: Callable[[Array], Array], b: Array) -> Array:
     """The x of least norm among those with the least |matvec(x) - b|, for a symmetric matvec; differentiable."""
-    solve = _by_matrix(matvec, b.size) if b.size <= DENSE else conjugate_residuals
+    solve = _by_matrix(matvec, b.size, b.dtype) if b.size <= DENSE else conjugate_residuals
     return jax.lax.custom_linear_solve(matvec, b, solve=solve, symmetric=True)
 
 
-def _by_matrix(matvec: Callable[[Array], Array], size: int) -> Callable[[Any, Array], Array]:
-    dtype = jax.eval_shape(matvec, jnp.zeros(size)).dtype
+def _by_matrix(matvec: Callable[[Array], Array], size: int, dtype: Any) -> Callable[[Any, Array], Array]:
     matrix = jax.lax.stop_gradient(jax.vmap(matvec)(jnp.eye(size, dtype=dtype)))
     values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
     steep = jnp.abs(values) > max(size, 32) * eps(dtype) * jnp.max(jnp.abs(values))

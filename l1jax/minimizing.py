@@ -55,7 +55,7 @@ def minimize(
       mask: which parameters are penalised: truth values in a tree like them, or a prefix of it, or a function to that.
       tol: stop where `residual` is at most this share of the largest entry of f's gradients at the start and there; by
         default 1e-8 in float64 and 1e-5 in float32.
-      max_steps: the most steps, each one gradient of `f`.
+      max_steps: the most steps, each one gradient of `f`; they are made ten at a time.
 
     `residual` is max |x - prox(x - t*g, t)|/t, in the units of the gradient g: 0 exactly at minimisers (where `f` or
     the penalty is not convex, at stationary points). Steps are those of `l1jax.fista`, taken back and halved where the

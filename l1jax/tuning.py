@@ -164,6 +164,8 @@ def _criterion(
     what, given = needs[name]
     if given is None:
         raise ValueError(f'criterion: "{name}" wants {what}=')
+    if name != "sure" and any(np.ndim(leaf) for leaf in jax.tree.leaves(problem.loss)):
+        raise ValueError(f"loss: {type(problem.loss).__name__} holds values of rows, which other rows can't use")
     n = problem.X.shape[0]
     if name == "held-out":
         out = _Rows(*(jnp.asarray(a, problem.dtype) for a in given))

@@ -359,3 +359,9 @@ def test_wrong_arguments(found):
         run(dataclasses.replace(problem, penalty=l1jax.NonNegative(l1jax.L1(1.0))), gammas=[0.5])
     with pytest.raises(ValueError, match="progress: folds can't be counted"):
         jax.jit(lambda y: run(dataclasses.replace(problem, y=y), progress=True).mean)(problem.y)
+
+
+def test_one_fold_has_no_standard_error(rng):
+    folds = l1jax.Folds.in_time(np.arange(N), 1)
+    cv = l1jax.cross_validate(posed(rng), folds=folds, lams=LAMS)
+    assert cv.lam_1se == cv.lam_min

@@ -262,3 +262,25 @@ def test_an_optax_direction_as_solver_has_the_same_derivatives():
     with jax.numpy_dtype_promotion("standard"):
         found = jax.grad(total)(0.2, optax.identity())
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_float32_data_have_derivatives_while_x64_is_on(rng):
+    X = rng.standard_normal((30, 5)).astype(np.float32)
+    y, weights = X[:, 0] + rng.standard_normal(30).astype(np.float32), np.ones(30, np.float32)
+    weights[0] = 0
+    huge = X.copy()
+    huge[0, 0] = 1e25  # a row of weight 0 may hold anything
+
+    def total(lam, X):
+        return jnp.sum(l1jax.solve(l1jax.Problem(X, y, penalty=l1jax.L1(lam), sample_weight=weights), tol=1e-6).coef)
+
+    here = jax.grad(total)(jnp.float32(0.1), X)
+    double = [a.astype(np.float64) for a in (X, y, weights)]
+    step = 1e-4
+
+    def exactly(lam):
+        posed = l1jax.Problem(double[0], double[1], penalty=l1jax.L1(lam), sample_weight=double[2])
+        return float(np.sum(l1jax.solve(posed, tol=1e-13).coef))
+
+    np.testing.assert_allclose(here, (exactly(0.1 + step) - exactly(0.1 - step)) / (2 * step), rtol=1e-4)
+    np.testing.assert_allclose(jax.grad(total)(jnp.float32(0.1), huge), here, rtol=1e-5)

@@ -181,3 +181,13 @@ def test_derivatives_are_those_of_the_minimum(rng):
 
     slope = jax.grad(total)(0.1)
     np.testing.assert_allclose(slope, (total(0.1001) - total(0.0999)) / 2e-4, rtol=1e-3)
+
+
+def test_a_start_in_a_group_that_is_fixed_at_0_is_left(rng):
+    X = rng.standard_normal((30, 5))
+    penalty = l1jax.GroupLasso(0.1, [0, 0, 1, 1, 2], weights=[1.0, np.inf, 1.0])
+    problem = l1jax.Problem(X, X[:, 0] + rng.standard_normal(30), penalty=penalty)
+    found = l1jax.solve(problem, init=(np.ones(5), np.zeros(())))
+    assert found.converged
+    np.testing.assert_allclose(found.coef, l1jax.solve(problem, solver="fista", tol=1e-10).coef, atol=1e-3)
+    assert np.all(found.coef[2:4] == 0)

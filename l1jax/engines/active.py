@@ -152,6 +152,7 @@ class Path:
                     self._record(i + j, goals[j], points[j], forces[j], U[j])
                     if self.enough is not None and self.enough(points[j][: len(work.XT)], losses[j]):
                         Z[i + j :], self.forces[i + j :] = points[j], forces[j]
+                        steps[i + j + 1 :] = 0
                         return self._answer(Z, steps)
             if good:
                 strength = goals[good - 1].strength

@@ -48,6 +48,7 @@ class GroupPath(Path):
         norm = np.append(np.asarray(form.design.norm, np.float64), np.ones(int(intercept)))
         self.floor = float(np.finfo(form.y.dtype).eps) * size * groups.lengths(norm) + TINY
         z = np.concatenate([start[0], start[1][None]])[: work.size].astype(np.float64)
+        z[groups.features(np.flatnonzero(np.isinf(self.at(0).radii)))] = 0
         held = np.flatnonzero((groups.lengths(z) > 0) | (self.at(0).radii == 0))
         work.include(held, z[groups.features(held)])
         work.refresh()

@@ -19,7 +19,7 @@ class SquaredSet(WorkingSet):
         self.root = None if equal else np.sqrt(s)
         self.y = y if self.root is None else self.root * y
         if whole:
-            self.X = self._rows(slice(None))  # in the order of ids
+            self.X = self._rows(slice(None))  # of all features, in their own order
         self.c = np.empty(0, XT.dtype)
         self.G = np.empty((0, 0), XT.dtype)
 

@@ -23,7 +23,7 @@ class _Labels(Loss):
         if not bool(jnp.all(jnp.isfinite(self.encode(y)))):
             return f"{name} wants labels 0 and 1 (or -1 and 1), got {shown}"
         if not bool(self.answerable(self.encode(y), s)):
-            return f"{name} wants both classes (among the rows of positive weight), got only {shown}"
+            return f"{name} wants both classes (among the rows of positive weight), got only {listed(y[s > 0], 5)}"
         return ""
 
     def answerable(self, y: Array, s: Array) -> Array:

@@ -63,7 +63,7 @@ class Multinomial(Loss):
         if not bool(jnp.all(jnp.isfinite(self.encode(y)))):
             return f"{self!r} wants classes 0 to {self.num_classes - 1}, got {shown}"
         if not bool(self.answerable(self.encode(y), s)):
-            return f"{self!r} wants every class (among the rows of positive weight), got only {shown}"
+            return f"{self!r} wants every class (among the rows of positive weight), got only {listed(y[s > 0], 8)}"
         return ""
 
     def value(self, eta: Array, y: Array, s: Array) -> Array:

@@ -168,6 +168,11 @@ def degrees_of_freedom(problem: Problem, result: Result) -> Array:
     check_values(problem)
     form, penalty = prepared(problem)
     batch = result.gap.shape
+    if result.lams.shape != batch:
+        raise ValueError(
+            f"result: want one strength a solution, got lams of shape {result.lams.shape}; "
+            "give each coefficient its own with Factors(L1(lam), factors)"
+        )
     flat = [a.reshape(-1, *a.shape[len(batch) :]) for a in (result.coef, result.intercept)]
     lams = result.lams.reshape(-1)
     alone = isinstance(penalty, Elementwise)

@@ -72,7 +72,8 @@ class CrossValidation:
         *others, at = self.index_min
         row = tuple(others)
         cost = self._cost[row]
-        within = cost <= cost[at] + self.se[row][at]
+        se = self.se[row][at]
+        within = cost <= cost[at] + jnp.where(jnp.isfinite(se), se, 0.0)  # one fold has no standard error
         return *row, jnp.argmax(jnp.where(within, self.lams[row], -jnp.inf))
 
     @property
