@@ -41,7 +41,7 @@ def measure(seeds):
     from test_active import DESIGNS
 
     jax.config.update("jax_enable_x64", True)
-    ours, peers = Ours(np.float64), Peers(python_command(), PYTHON, {"scikit-learn", "celer"}, LIMIT)
+    ours, peers = Ours("float64", "auto"), Peers(python_command(), PYTHON, {"scikit-learn", "celer"}, LIMIT)
     records = []
     for name, make in DESIGNS.items():
         done = {run: [] for run in RUNS}
