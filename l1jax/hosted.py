@@ -10,7 +10,6 @@ import numpy as np
 from jax import Array
 
 from l1jax._arrays import eps
-from l1jax._node import node
 from l1jax.certificate import Certificate, certify, downhill, size
 from l1jax.engines import ActiveSet
 from l1jax.engines.active import Path
@@ -19,8 +18,7 @@ from l1jax.engines.groups import Partition, Radii
 from l1jax.engines.working_set import Floats, Kinks
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
 from l1jax.penalties import Elementwise, GroupLasso, Terms
-from l1jax.penalties.base import Wrapper
-from l1jax.standard_form import StandardForm
+from l1jax.standard_form import Only, StandardForm
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
 AT_ONCE = 4_000_000  # numbers of a penalty held at a time
@@ -133,32 +131,18 @@ class Sight:
         return _certified(self.equalities, self.form, self.penalty, self.lams, *at)
 
 
-@node
-class Part(Wrapper, Elementwise):
-    """A penalty of p coefficients as one of those at `ids`, the others being 0."""
-
-    penalty: Any
-    ids: Array
-    zero: Array
-
-    def terms(self, w: Any) -> list[Terms]:
-        terms = self.penalty.terms(self.zero)[0].full(self.zero.shape)
-        return [jax.tree.map(lambda a: a[self.ids], terms)]
-
-
 @jax.jit
 def _certified_near(
     form: StandardForm, penalty: Any, lams: Array | None, ids: Array, forces: Array, z: Array, b: Array
 ) -> tuple[Certificate, Array]:
     """Certificates from the features at `ids`, and how far slopes may move from those of `forces`, over l1."""
-    design = jax.tree.map(lambda a: a[ids], form.design)
-    near = dataclasses.replace(form, design=design)
-    outside = jnp.ones(form.shape[1], bool).at[ids].set(False)
+    near, p = form.only(ids), form.shape[1]
+    outside = jnp.ones(p, bool).at[ids].set(False)
 
     def at(penalty: Any, force: Array, z: Array, b: Array) -> tuple[Certificate, Array]:
         posed = form.units(penalty)
         zero, _ = form.start
-        done = certify(near, Part(posed, ids, zero), z, b, False)
+        done = certify(near, Only(posed, ids, p), z, b, False)
         v = downhill(near, near.eta(z, done.b))
         l1 = posed.terms(zero)[0].full(zero.shape).l1
         longest = jnp.max(jnp.where(outside, form.design.norm / l1, 0.0))

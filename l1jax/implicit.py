@@ -26,11 +26,9 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from l1jax._arrays import along, concrete, eps
-from l1jax._node import node, static
 from l1jax.design import HIGHEST
-from l1jax.penalties import Elementwise, Terms
-from l1jax.penalties.base import Wrapper
-from l1jax.standard_form import StandardForm
+from l1jax.penalties import Elementwise
+from l1jax.standard_form import Only, StandardForm
 
 FEW = 128  # coefficients of which a traced system is made, where no more of them move
 DENSE = 256  # the largest system whose matrix is made
@@ -123,20 +121,6 @@ def _tangents(given: Any, dots: list[Any], z: Array, b: Array, ids: Array | None
 
 def _posed(form: StandardForm, penalty: Any, lam: Array | None) -> tuple[StandardForm, Any]:
     return form, form.units(penalty if lam is None else penalty.with_lam(lam))
-
-
-@node
-class Only(Wrapper, Elementwise):
-    """A penalty of `size` coefficients, of those at `ids` alone; places past the end are padding."""
-
-    penalty: Any
-    ids: Array
-    size: int = static()
-
-    def terms(self, w: Array) -> list[Terms]:
-        whole = jnp.zeros((self.size, *w.shape[1:]), w.dtype)
-        terms = self.penalty.terms(whole)[0].full(whole.shape)
-        return [jax.tree.map(lambda field: field.at[self.ids].get(mode="clip"), terms)]
 
 
 def _moved(pose: Pose, given: Any, given_dot: Any, z: Array, b: Array) -> tuple[Array, Array, Array, Array]:

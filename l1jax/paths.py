@@ -1,7 +1,6 @@
 """path: the solutions at many strengths in one call."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+import functools
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from l1jax.loop import minimise
 from l1jax.minimum import Controls, Minimum
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values, numeric, on_device
+from l1jax.progress import progress_bar
 from l1jax.result import Result
 from l1jax.solving import choose_engine, finish, make_controls, may_have_equalities, starting_point
 from l1jax.standard_form import StandardForm, prepared
@@ -133,14 +133,14 @@ def _in_chunks(
     size = -(-lams.shape[0] // CHUNKS)
     padded = jnp.pad(lams, (0, -lams.shape[0] % size), mode="edge")  # one shape, one compilation
     parts: list[Minimum] = []
-    with _bar(progress, lams.shape[0]) as advance:
+    with progress_bar(progress, lams.shape[0], "lambda", "path") as advance:
         try:
             for k in range(0, lams.shape[0], size):
                 part = minimise(engine, mode, equalities, form, penalty, padded[k : k + size], start, controls)
                 jax.block_until_ready(part)  # type: ignore[no-untyped-call]
                 parts.append(part)
                 start = (part.z[-1:], part.b[-1:])
-                advance(min(size, lams.shape[0] - k), part)
+                advance(min(size, lams.shape[0] - k), functools.partial(_told, part))
         except KeyboardInterrupt:
             if not partial or not parts:
                 raise
@@ -149,21 +149,5 @@ def _in_chunks(
     return jax.tree.map(lambda *a: jnp.concatenate(a)[: lams.shape[0]], *parts, *[unreached] * missing)
 
 
-@contextlib.contextmanager
-def _bar(shown: bool, total: int) -> Iterator[Callable[[int, Minimum], None]]:
-    """A progress bar, as a function of how many lambdas were done and what was found."""
-    if not shown:
-        yield lambda done, part: None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
-    with tqdm(total=total, unit="lambda", desc="path") as bar:
-
-        def advance(done: int, part: Minimum) -> None:
-            nonzeros, gap = int(jnp.sum(part.z[-1] != 0)), float(jnp.max(part.gap))
-            bar.set_postfix(nonzeros=nonzeros, gap=f"{gap:.0e}", refresh=False)
-            bar.update(done)
-
-        yield advance
+def _told(part: Minimum) -> dict[str, object]:
+    return {"nonzeros": int(jnp.sum(part.z[-1] != 0)), "gap": f"{float(jnp.max(part.gap)):.0e}"}

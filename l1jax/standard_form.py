@@ -113,6 +113,20 @@ class InUnits(Wrapper, Elementwise):
 
 
 @node
+class Only(Wrapper, Elementwise):
+    """A penalty of `size` coefficients, of those at `ids` alone; places past the end are padding."""
+
+    penalty: Any
+    ids: Array
+    size: int = static()
+
+    def terms(self, w: Array) -> list[Terms]:
+        whole = jnp.zeros((self.size, *w.shape[1:]), w.dtype)
+        terms = self.penalty.terms(whole)[0].full(whole.shape)
+        return [jax.tree.map(lambda field: field.at[self.ids].get(mode="clip"), terms)]
+
+
+@node
 class Rescaled(Wrapper):
     """z -> penalty(c * z), for a penalty that ties coefficients together: all columns have one scale."""
 

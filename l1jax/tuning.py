@@ -1,6 +1,7 @@
 """tune: hyperparameters by gradient descent on what a solution is worth."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,10 +13,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
-from l1jax.design import HIGHEST
 from l1jax.losses import Squared
 from l1jax.problem import Problem, check_values
-from l1jax.result import Result
+from l1jax.progress import progress_bar
+from l1jax.result import Result, predict
 from l1jax.solving import solve
 
 Make = Callable[[dict[str, Array]], Any]
@@ -110,20 +111,20 @@ def tune(
     best, least, mark, stale = free, np.inf, np.inf, 0
     history: list[float] = []
     inits: Any = None
-    advance = _bar(max_steps) if progress else lambda least: None
-    for _ in range(max_steps):
-        (value, inits), grads = slope(free, inits)
-        history.append(float(value))
-        if history[-1] < least:
-            best, least = free, history[-1]
-        fell = not np.isfinite(mark) or least < mark - 1e-3 * abs(mark)
-        mark, stale = (least, 0) if fell else (mark, stale + 1)
-        advance(least)
-        if stale >= patience or not np.isfinite(history[-1]):
-            break
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimizer.update(grads, state, free)
-            free = jax.tree.map(jnp.clip, optax.apply_updates(free, updates), low, high)
+    with progress_bar(progress, max_steps, "step", "tune") as advance:
+        for _ in range(max_steps):
+            (value, inits), grads = slope(free, inits)
+            history.append(float(value))
+            if history[-1] < least:
+                best, least = free, history[-1]
+            fell = not np.isfinite(mark) or least < mark - 1e-3 * abs(mark)
+            mark, stale = (least, 0) if fell else (mark, stale + 1)
+            advance(1, functools.partial(_told, least))
+            if stale >= patience or not np.isfinite(history[-1]):
+                break
+            with jax.numpy_dtype_promotion("standard"):
+                updates, state = optimizer.update(grads, state, free)
+                free = jax.tree.map(jnp.clip, optax.apply_updates(free, updates), low, high)
     if not np.isfinite(least):
         raise ValueError(f"tune: the criterion is {history[0]} at the start")
     values = _values(best)
@@ -131,19 +132,8 @@ def tune(
     return Tuned(values, make(values), result, least, np.asarray(history), each * len(history) + 1)
 
 
-def _bar(total: int) -> Callable[[float], None]:
-    """A progress bar, as a function of the least criterion after each step."""
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
-    bar = tqdm(total=total, unit="step", desc="tune")
-
-    def advance(least: float) -> None:
-        bar.set_postfix(criterion=f"{least:.4g}", refresh=False)
-        bar.update()
-
-    return advance
+def _told(least: float) -> dict[str, object]:
+    return {"criterion": f"{least:.4g}"}
 
 
 def _free(name: str, a: Array) -> Array:
@@ -164,7 +154,7 @@ def _criterion(
     what, given = needs[name]
     if given is None:
         raise ValueError(f'criterion: "{name}" wants {what}=')
-    if name != "sure" and any(np.ndim(leaf) for leaf in jax.tree.leaves(problem.loss)):
+    if name != "sure" and problem.loss.holds_rows:
         raise ValueError(f"loss: {type(problem.loss).__name__} holds values of rows, which other rows can't use")
     n = problem.X.shape[0]
     if name == "held-out":
@@ -200,7 +190,7 @@ def _criterion(
 
         def fit(y: Array) -> Array:
             found = solve(dataclasses.replace(problem, y=y, penalty=penalty), tol=tol)
-            return _linear(found, problem.X, problem.offset)
+            return predict(found, problem.X, offset=problem.offset)
 
         fitted, moved = jax.jvp(fit, (problem.y,), (probe,))
         return jnp.mean((problem.y - fitted) ** 2) - variance + 2 * variance * jnp.mean(probe * moved), None
@@ -222,16 +212,11 @@ def _rows(problem: Problem, where: Any) -> _Rows:
     return _Rows(*(None if a is None else a[where] for a in parts))  # type: ignore[arg-type]
 
 
-def _linear(found: Result, X: Array, offset: Array | None) -> Array:
-    eta = jnp.matmul(X, found.coef, precision=HIGHEST) + found.intercept[None]
-    return eta if offset is None else eta + offset
-
-
 def _deviance(problem: Problem, penalty: Any, tol: float | None, init: Any, out: _Rows) -> tuple[Array, Any]:
     """The mean deviance of the rows `out` at the solution; where to start the next one."""
     problem = dataclasses.replace(problem, penalty=penalty)
     found = solve(problem, tol=tol, init=init)
     loss = problem.loss
     s = dataclasses.replace(problem, **out._asdict()).weights()
-    value = 2 * loss.value(_linear(found, out.X, out.offset), loss.encode(out.y), s)
+    value = 2 * loss.value(predict(found, out.X, offset=out.offset), loss.encode(out.y), s)
     return value, jax.lax.stop_gradient((found.coef, found.intercept))

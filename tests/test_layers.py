@@ -9,8 +9,8 @@ import pytest
 import l1jax
 
 ORDER = [
-    "version", "_node", "_arrays", "prox", "penalties", "losses", "design", "problem", "standard_form", "certificate",
-    "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
+    "version", "_node", "_arrays", "progress", "prox", "penalties", "losses", "design", "problem", "standard_form",
+    "certificate", "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
     "implicit", "minimizing", "minimum", "hosted", "loop", "grid", "solving", "paths", "tuning", "selection", "sklearn",
     "datasets", "tables", "plot", "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip

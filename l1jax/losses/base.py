@@ -3,7 +3,9 @@
 import abc
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from l1jax._arrays import along, eps
@@ -56,6 +58,11 @@ class Loss(abc.ABC):
 
     several: bool = False
     """Whether each row has several linear predictors."""
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether it holds values of rows, and so goes with these rows, in this order, alone."""
+        return any(np.ndim(leaf) for leaf in jax.tree.leaves(self))
 
     axes: int = 1
     """The number of axes of y."""

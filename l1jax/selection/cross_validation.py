@@ -1,9 +1,8 @@
 """cross_validate: each strength judged by rows that its fit has not seen."""
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from l1jax.grid import lambda_grid
 from l1jax.paths import path
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values, numeric, on_device
+from l1jax.progress import progress_bar
 from l1jax.result import Result, predict
 from l1jax.selection.folds import Folds, as_folds, weights_of
 from l1jax.selection.relaxation import check_gamma, relax
@@ -204,7 +204,8 @@ def cross_validate(
         nothing = jnp.zeros((*result.gap.shape, problem.X.shape[0], *problem.outputs), problem.dtype)
         return result, *_each_fold(fold, nothing, given, host, advance)
 
-    with _bar(progress, len(given) * (1 if ratios is None else len(ratios))) as advance:
+    count = len(given) * (1 if ratios is None else len(ratios))
+    with progress_bar(progress, count, "fold", "cross-validation") as advance:
         result, total, scores = of_shape(None) if ratios is None else _over(of_shape, ratios, host)
     if ratios is not None:
         scores = jnp.moveaxis(scores, 0, 1)  # folds stand before ratios
@@ -243,7 +244,7 @@ def _summary(scores: Array, weights: Array, repeats: int) -> tuple[Array, Array]
 
 
 def _each_fold(
-    fold: Callable[..., tuple[Array, Array]], total: Array, folds: Folds, host: bool, advance: Callable[[], None]
+    fold: Callable[..., tuple[Array, Array]], total: Array, folds: Folds, host: bool, advance: Callable[..., None]
 ) -> tuple[Array, Array]:
     """total and scores (K, ..., L): fold after fold, driven from the host where values can be seen."""
     rows = (jnp.asarray(folds.train), jnp.asarray(folds.test))
@@ -253,7 +254,7 @@ def _each_fold(
     for k in range(len(folds)):
         total, of_fold = fold(total, (rows[0][k], rows[1][k]))
         scores.append(of_fold)
-        advance()
+        advance(1)
     return total, jnp.stack(scores)
 
 
@@ -279,21 +280,3 @@ def _check_ratios(l1_ratios: ArrayLike, problem: Problem) -> Array:
         raise ValueError(f"l1_ratios: want numbers of shape (A,), A at least 1; got {l1_ratios}")
     with_ratio(problem.penalty, 0.5)
     return ratios
-
-
-@contextlib.contextmanager
-def _bar(shown: bool, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar, as a function to call after each fold."""
-    if not shown:
-        yield lambda: None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
-    with tqdm(total=total, unit="fold", desc="cross-validation") as bar:
-
-        def advance() -> None:
-            bar.update(1)
-
-        yield advance

@@ -190,7 +190,7 @@ def permuted_lambda_max(problem: Problem, *, key: Array, count: int = 100) -> Ar
     """
     check_values(problem)
     _check_count(count, "count")
-    if any(np.ndim(leaf) for leaf in jax.tree.leaves(problem.loss)):
+    if problem.loss.holds_rows:
         raise ValueError(f"loss: {type(problem.loss).__name__} holds values of rows, which a permutation of y leaves")
     return _permuted(problem, key, count)
 
