@@ -4,14 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from l1jax.engines.base import Engine
+from l1jax.engines.local import local_of
 from l1jax.engines.sets import SmoothSet, SquaredSet
-from l1jax.engines.working_set import TINY, Floats, Kinks, Local, Slack, WorkingSet
+from l1jax.engines.working_set import TINY, Floats, Kinks, Slack, WorkingSet
 from l1jax.losses import Loss, Squared
 from l1jax.penalties import Elementwise, GroupLasso, Penalty
 from l1jax.standard_form import StandardForm
@@ -254,29 +252,3 @@ def working_set(form: StandardForm, whole: bool) -> WorkingSet:
         return SquaredSet(XT, np.asarray(form.s), np.asarray(form.y), whole)
     local, intercept = local_of(form)
     return SmoothSet(XT, intercept, np.asarray(form.offset), local)
-
-
-def local_of(form: StandardForm) -> tuple[Callable[[Floats], Local], bool]:
-    """The loss as a function of the linear predictor, and whether it has an intercept to be fitted."""
-    if isinstance(form.loss, Squared):
-        y, s = (np.asarray(a, np.float64) for a in (form.y, form.s))
-
-        def squared(eta: Floats) -> Local:
-            r = y - eta
-            force = s * r
-            return Local(float(force @ r) / 2, force, s)
-
-        return squared, False
-
-    def local(eta: Floats) -> Local:
-        eta = eta.astype(form.y.dtype)
-        value, force, curvature = np.split(np.asarray(_local(form.loss, eta, form.y, form.s)), [1, 1 + len(eta)])
-        return Local(float(value[0]), force, curvature)
-
-    return local, form.intercept
-
-
-@jax.jit
-def _local(loss: Loss, eta: Any, y: Array, s: Array) -> Array:
-    """In one array, as the host waits for each."""
-    return jnp.concatenate([loss.value(eta, y, s)[None], -loss.gradient(eta, y, s), loss.curvature(eta, y, s)])

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from l1jax.engines.active import NEW, Path, Strengths, local_of
+from l1jax.engines.active import NEW, Path, Strengths
 from l1jax.engines.groups import GroupSet, Partition, Radii, Room
+from l1jax.engines.local import local_of
 from l1jax.engines.working_set import TINY, Floats
 from l1jax.standard_form import StandardForm
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from l1jax._arrays import eps
-from l1jax.engines.working_set import STUCK, TINY, Floats, Indices, Local, longer
+from l1jax.engines.local import Local
+from l1jax.engines.working_set import STUCK, TINY, Floats, Indices, longer
 
 Room = Callable[[Floats, Floats, Indices], Floats]
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from l1jax.engines.working_set import Floats, Indices, Local, WorkingSet, longer, swap, wider
+from l1jax.engines.local import Local
+from l1jax.engines.working_set import Floats, Indices, WorkingSet, longer, swap, wider
 
 
 class SquaredSet(WorkingSet):

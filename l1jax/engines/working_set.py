@@ -69,15 +69,6 @@ class Kinks:
 
 
 @dataclasses.dataclass(frozen=True)
-class Local:
-    """A loss at one point: its value, minus its gradient and its curvature in the linear predictor."""
-
-    value: float
-    force: Floats
-    curvature: Floats
-
-
-@dataclasses.dataclass(frozen=True)
 class Border:
     """Some features beside the support: U = H B, for their block B of the second derivative, and S = C - B'H B."""
 
