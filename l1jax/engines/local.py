@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from l1jax.engines.kinks import Floats
 from l1jax.losses import Logistic, Loss, Squared
 from l1jax.standard_form import StandardForm
-
-Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 
 @dataclasses.dataclass(frozen=True)

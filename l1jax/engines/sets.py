@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from l1jax.engines.kinks import Floats, Indices
 from l1jax.engines.local import Local
-from l1jax.engines.working_set import Floats, Indices, WorkingSet, longer, swap, wider
+from l1jax.engines.working_set import WorkingSet, longer, swap, wider
 
 
 class SquaredSet(WorkingSet):
@@ -51,12 +52,13 @@ class SquaredSet(WorkingSet):
     def products(self, rows: Any, columns: Any) -> Floats:
         return self.G[rows, columns] if isinstance(rows, slice) else self.G[np.ix_(rows, columns)]
 
-    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
+    def try_step(self, new: Indices, d: Floats) -> tuple[float, Any]:
         k, m = self.k, self.m
         change = self.G[:m, :k] @ d[:k]
-        if len(d) > k:
-            change = change + self.G[:m, moved[k:]] @ d[k:]
-        return float(self.u[moved] @ d - change[moved] @ d / 2), change
+        if len(new):
+            change += self.G[:m, new] @ d[k:]
+        slope = self.u[:m] - change / 2
+        return float(slope[:k] @ d[:k] + slope[new] @ d[k:]), change
 
     def accept(self, step: Any) -> None:
         self.u[: self.m] -= step
@@ -115,11 +117,11 @@ class SmoothSet(WorkingSet):
     def products(self, rows: Any, columns: Any) -> Floats:
         return self.X[rows] @ (self.X[columns] * self.curvature).T
 
-    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
+    def try_step(self, new: Indices, d: Floats) -> tuple[float, Any]:
         k = self.k
         eta = self.eta + d[:k] @ self.X[:k]
-        if len(d) > k:
-            eta = eta + d[k:] @ self.X[moved[k:]]
+        if len(new):
+            eta += d[k:] @ self.X[new]
         there = self.local(eta)
         return self.here.value - there.value, (eta, there)
 
