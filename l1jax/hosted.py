@@ -22,7 +22,7 @@ from l1jax.penalties import Elementwise, GroupLasso, Terms
 from l1jax.standard_form import Only, StandardForm
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
-AT_ONCE = 4_000_000  # numbers of a penalty held at a time
+AT_ONCE = 1_000_000  # numbers of a penalty held at a time
 
 
 class Penalties:
