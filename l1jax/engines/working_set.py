@@ -20,6 +20,7 @@ PATIENT = 8  # steps at one strength after which they enter one at a time, from 
 TINY = smallest(np.float32)
 HALVINGS = 15  # of a step, twice each, until one gains something
 ROWS = 256  # of H, that are changed at a time: what is added to them stays in the cache
+FRESH = 0.5  # the share of the imbalance that may be left by a step before H is computed anew
 STUCK = 3  # steps that hardly lessen the imbalance, after which only rounding is left
 
 
@@ -92,6 +93,13 @@ class WorkingSet(abc.ABC):
 
     def renew(self) -> None:  # noqa: B027
         """Bring the second derivative to the current point, where it is not constant."""
+
+    def best(self, new: Indices, d: Floats, promised: float, l2: float) -> Floats:
+        """The multiple of a step at which its gain is largest, by the second derivative at the current point.
+
+        `promised` is the slope along it, l2 what the penalty adds to the second derivative.
+        """
+        return d
 
     def predicted(self) -> Floats:
         """w'X of the features in hand."""
@@ -236,7 +244,7 @@ class WorkingSet(abc.ABC):
                 room, support = slack(here.l1, ids), here[: self.k]
             _, left = self._imbalance(support, room)
             stuck = stuck + 1 if left > 0.5 * off and whole else 0
-            if rebuilt := not whole or left > max(1.0, 0.2 * off):  # H is too old, or drifted
+            if rebuilt := not whole or left > max(1.0, FRESH * off):  # H is too old, or drifted
                 self.rebuild(support.l2)
         return max(limit, 0)
 
@@ -283,8 +291,8 @@ class WorkingSet(abc.ABC):
         rest. None if no step gains anything.
         """
         w, sign = self.w[moved], self.sign[moved]
-        ends = here.ends(sign, d)
-        promised = float(e @ d)
+        d = self.best(new, d, float(e @ d), 0.0 if here.plain else float(here.l2 @ d**2))
+        ends, promised = here.ends(sign, d), float(e @ d)
         out = np.where(d > 0, w + d >= ends, w + d <= ends) & (d != 0)
 
         def attempt(step: Floats) -> tuple[float, Any]:
