@@ -231,6 +231,21 @@ def test_second_derivatives_where_singular_values_are_equal():
     np.testing.assert_allclose(twice, jnp.sum(forward * d[None], axis=(1, 2)), atol=1e-12)
 
 
+def test_batches_of_batches_of_gradients():
+    """Strengths within responses, through `path`: as one by one."""
+    ys, lams = np.stack([ETA, ETA[::-1]]), jnp.array([0.1, 0.2, 0.3])
+
+    def total(lam, y):
+        posed = l1jax.Problem(X, y, penalty=l1jax.L1(1.0))
+        return jnp.sum(l1jax.path(posed, lams=lam * jnp.array([1.0, 0.5]), tol=1e-12).coef ** 2)
+
+    slopes = jax.grad(total, (0, 1))
+    nested = jax.jit(jax.vmap(jax.vmap(slopes, (0, None)), (None, 0)))(lams, ys)
+    for i, k in ((0, 2), (1, 0)):
+        for batched, alone in zip(nested, slopes(lams[k], ys[i]), strict=True):
+            np.testing.assert_allclose(batched[i, k], alone, rtol=1e-7, atol=1e-9)
+
+
 # -- where others fail
 
 
