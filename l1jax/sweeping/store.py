@@ -32,7 +32,7 @@ class Store:
         manifest = {"format": FORMAT, "fingerprint": fingerprint(asked), "lanes": lanes, "block": block}
         file = self.folder / "manifest.json"
         if not file.exists():
-            if any(self.folder.iterdir()):
+            if any(not other.name.startswith(file.name) for other in self.folder.iterdir()):
                 raise ValueError(f"store: {self.folder} holds files, but no sweep; name a new or empty folder")
             _write(file, json.dumps(manifest, indent=1))
             return

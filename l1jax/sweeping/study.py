@@ -78,10 +78,11 @@ def sweep(
 
     Arrays of the result have the axes that were given, in the order above, outermost first. Every entry has its
     certificate. X is never copied: weights and folds are sums over the same matrix. With the squared loss and penalties
-    of each coefficient alone, on CPUs, up to 1024 columns no more than rows: lanes walk down their grids in step, by
-    coordinate descent on Gram matrices (one for all lambdas and targets, one product for all weights, differences for
-    folds); entries whose certificate falls short are solved again by `path`. Other problems are solved by `path`'s
-    engines, lane by lane on CPUs, as one program on GPU and TPU. The answers do not depend on the number of devices.
+    of each coefficient alone, on CPUs, with at most 256 columns, no more than rows (1024 where all lanes have the same
+    weights), lanes walk down their grids in step, by coordinate descent on Gram matrices: one for all lambdas and
+    targets, one product for all weights, differences for folds. Entries whose certificate falls short are solved again
+    by `path`. Other problems are solved by `path`'s engines, lane by lane on CPUs, as one program on GPU and TPU. The
+    answers do not depend on the number of devices, but for rounding.
 
     Under jit, vmap and grad it is a fixed program (no chunks, progress or store). Raises ValueError for what does not
     match the problem, for bad values, and for a store that holds another sweep.
