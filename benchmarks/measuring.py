@@ -148,17 +148,17 @@ class Peak:
     def __enter__(self):
         try:
             Path("/proc/self/clear_refs").write_text("5")
-            self.before = _kilobytes("VmRSS")
+            self.before = kilobytes("VmRSS")
         except OSError:
             self.before = None
         return self
 
     def __exit__(self, *_):
         if self.before is not None:
-            self.megabytes = round((_kilobytes("VmHWM") - self.before) / 1024)
+            self.megabytes = round((kilobytes("VmHWM") - self.before) / 1024)
 
 
-def _kilobytes(name):
+def kilobytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
