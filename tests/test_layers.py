@@ -22,8 +22,8 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
                           "__init__"],
           "engines": ["base", "coordinate", "gradient", "newton", "semismooth", "working_set", "sets",
                       "active", "groups", "group_path", "__init__"],
-          "selection": ["folds", "scores", "relaxation", "cross_validation", "criteria", "stability",
-                         "__init__"],
+          "selection": ["folds", "scores", "relaxation", "cross_validation", "criteria", "false_selections",
+                         "stability", "__init__"],
           "sklearn": ["estimator", "regression", "tuned", "classification", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}
 
