@@ -20,6 +20,14 @@ PYTHON = {
     "logistic": ("scikit-learn", "celer", "skglm", "adelie", "python-glmnet"),
     "group": ("celer", "skglm", "adelie"),
 }
+SWEEPERS = (
+    "scikit-learn",
+    "scikit-learn, Gram",
+    "celer",
+    "skglm",
+    "scm2cpp-learn",
+    "scm2cpp-learn, 5 sweeps",
+)
 
 
 def python_command(worker="peer_worker.py"):
@@ -138,7 +146,7 @@ class SweepPeers(Peers):
         self.part, self.device = part, device  # seconds; the name of what it runs on
 
     def load(self, study):
-        self.libraries = [m for m in study.peers if self.chosen is None or m in self.chosen]
+        self.libraries = [m for m in SWEEPERS if self.chosen is None or m in self.chosen]
         self.counts, self.shape = {}, study.lams.shape
         for name in ("X", "y", "lams", "rows"):
             array, file = getattr(study, name), self.folder / f"{name}.npy"

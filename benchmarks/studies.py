@@ -27,13 +27,6 @@ class Study:
         return Design(X[rows], y[rows], "gaussian", self.lams[k])
 
     @property
-    def peers(self):
-        """The libraries worth a run: a Gram matrix pays where rows outnumber columns or are shared."""
-        wide = self.X.shape[-1] > self.X.shape[-2]
-        gram = ("scikit-learn, Gram", "scm2cpp-learn", "scm2cpp-learn, 5 sweeps")
-        return ("scikit-learn", "celer", "skglm") + (() if wide else gram)
-
-    @property
     def weights(self):
         """How often each part draws each row, (K, n)."""
         return np.stack([np.bincount(rows, minlength=len(self.y)) for rows in self.rows])

@@ -9,7 +9,7 @@
 Each library runs at the loosest of its tolerances whose every relative duality gap, computed outside in NumPy
 float64 (`certify.py`), is at most 1e-6. The rows are in `studies.py`, the peers in `peer_sweeps.py`. With --write,
 results go to sweeps.json after every row, and the tables made of them to README.md. A peer's run that would take over
-a minute is done on as many of the row's parts as take that long, and scaled; the table says how many. What a peer's
+20 seconds is done on as many of the row's parts as take that long, and scaled; the table says how many. What a peer's
 tolerances give is searched once and kept there (--search does it again); l1jax's are searched every time.
 """
 
@@ -49,7 +49,7 @@ HERE = Path(__file__).parent
 DATA, MILLION = HERE / "sweeps.json", HERE / "million.json"
 GPU_AIM = 1 / 50  # of scikit-learn's time on the cores beside it
 TARGET, COARSE = 1e-6, 1e-5  # the gap asked for, and where float32 doesn't get there
-LIMIT, PART = 120.0, 60.0  # seconds in which a peer's run is given up, and from which on it is done on a part
+LIMIT, PART = 120.0, 20.0  # seconds: when a peer's run is given up, and from when on it is of a part of the row
 
 
 class Ours:
