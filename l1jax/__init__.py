@@ -3,6 +3,7 @@
 from l1jax import datasets as datasets
 from l1jax.chains import Layer as Layer, chain_of as chain_of
 from l1jax.compaction import compact as compact
+from l1jax.folds import Folds as Folds
 from l1jax.grid import lambda_grid as lambda_grid, lambda_max as lambda_max
 from l1jax.losses import (
     Cox as Cox,
@@ -73,7 +74,6 @@ from l1jax.result import Result as Result, predict as predict
 from l1jax.selection import (
     Criteria as Criteria,
     CrossValidation as CrossValidation,
-    Folds as Folds,
     Stability as Stability,
     bootstrap_support as bootstrap_support,
     cross_validate as cross_validate,
@@ -84,6 +84,7 @@ from l1jax.selection import (
     stability_selection as stability_selection,
 )
 from l1jax.solving import duality_gap as duality_gap, solve as solve
+from l1jax.sweeping import sweep as sweep
 from l1jax.transforms import (
     AdagradMetric as AdagradMetric,
     AdamMetric as AdamMetric,

@@ -59,6 +59,17 @@ def lambda_grid(problem: Problem, *, num: int = 100, ratio: float | Array | None
 
 def grid_of(shape: tuple[int, int], form: StandardForm, penalty: Penalty, num: int, ratio: Any) -> Array:
     """The grid of a prepared problem."""
+    start = _start(form, penalty, CORNER)
+    if concrete(start) and not float(start) > 0:
+        raise ValueError(
+            "lambda_grid: there is no grid, as lambda_max is 0: the penalty penalises nothing, or y is constant or "
+            "unrelated to every column. Pass lams=[...] instead."
+        )
+    return grid_from(start, shape, num, ratio)
+
+
+def grid_from(start: Array, shape: tuple[int, int], num: int, ratio: Any) -> Array:
+    """start * ratio^(k/(num-1)), for data of that shape."""
     n, p = shape
     if isinstance(num, bool) or not isinstance(num, int | np.integer) or num < 1:
         raise ValueError(f"num: want a whole number of lambdas, at least 1; got {num!r}")
@@ -66,12 +77,6 @@ def grid_of(shape: tuple[int, int], form: StandardForm, penalty: Penalty, num: i
         ratio = 1e-4 if n > p else 1e-2
     if concrete(ratio) and not 0 < float(ratio) < 1:
         raise ValueError(f"ratio: want a number between 0 and 1, got {ratio}")
-    start = _start(form, penalty, CORNER)
-    if concrete(start) and not float(start) > 0:
-        raise ValueError(
-            "lambda_grid: there is no grid, as lambda_max is 0: the penalty penalises nothing, or y is constant or "
-            "unrelated to every column. Pass lams=[...] instead."
-        )
     return _geometric(num, start, ratio)
 
 
@@ -82,7 +87,7 @@ def _geometric(num: int, start: Array, ratio: Any) -> Array:
 
 
 def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
-    lam = critical(form, penalty, corner, possible(_any_unpriced, penalty, form))
+    lam = critical(form, penalty, corner, has_unpriced(penalty, form))
     if concrete(lam, form.fit) and not bool(form.fit):
         raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
     if corner and concrete(lam) and np.isinf(lam):
@@ -92,6 +97,11 @@ def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
             "penalty: its bounds exclude 0, so no lambda gives zero coefficients. Pass lams=[...] instead."
         )
     return lam
+
+
+def has_unpriced(penalty: Penalty, form: StandardForm) -> bool:
+    """Whether some coefficient may have no price."""
+    return possible(_any_unpriced, penalty, form)
 
 
 @jax.jit

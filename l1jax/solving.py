@@ -158,11 +158,13 @@ def finish(
 ) -> Result:
     """The result in the raw units of X."""
     lams = jnp.asarray(lams, problem.dtype)
-    return Result(**_finish(form, penalty, found, lams, controls.tol), names=problem.names)
+    return Result(**in_raw_units(form, penalty, found, lams, controls.tol), names=problem.names)
 
 
 @jax.jit
-def _finish(form: StandardForm, penalty: Any, found: Minimum, lams: Array, tol: Array) -> dict[str, Array]:
+def in_raw_units(form: StandardForm, penalty: Any, found: Minimum, lams: Array, tol: Array) -> dict[str, Array]:
+    """The fields of a result, but for the names."""
+
     def to_raw(z: Array, b: Array) -> tuple[Array, Array]:
         coef, intercept = form.to_raw(z, b)
         return penalty.project(coef), intercept  # a change of units may miss a bound by its last digit

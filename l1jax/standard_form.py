@@ -184,11 +184,16 @@ def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:
 @jax.jit
 def standard_form(problem: Problem) -> StandardForm:
     """The standard form of a problem's data."""
+    one_scale = not isinstance(problem.penalty, Elementwise)
+    design = prepare_design(problem.X, problem.weights(), problem.fit_intercept, problem.standardize, one_scale)
+    return form_with(problem, design)
+
+
+def form_with(problem: Problem, design: Design) -> StandardForm:
+    """The standard form whose design is known."""
     loss, s = problem.loss, problem.weights()
     flags = problem.flags()
     del flags["penalty"]
-    one_scale = not isinstance(problem.penalty, Elementwise)
-    design = prepare_design(problem.X, s, problem.fit_intercept, problem.standardize, one_scale)
     outputs = problem.outputs
     y, offset = loss.encode(problem.y), jnp.zeros((s.shape[0], *outputs), problem.dtype)
     given = jnp.zeros_like(offset) if problem.offset is None else problem.offset

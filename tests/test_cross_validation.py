@@ -185,7 +185,7 @@ def test_ratios_and_gammas_are_separate_runs(found):
     assert float(both.mean[a, g, at]) == float(np.min(both.mean))
     np.testing.assert_array_equal(both.at_min.coef, both.path.coef[a, g, at])
     assert [int(i) for i in both.index_1se[:2]] == [int(a), int(g)]
-    other = dataclasses.replace(problem, penalty=l1jax.selection.cross_validation.with_ratio(problem.penalty, 0.4))
+    other = dataclasses.replace(problem, penalty=l1jax.penalties.with_ratio(problem.penalty, 0.4))
     alone = l1jax.cross_validate(other, folds=ids, num=len(LAMS), tol=1e-12)
     grids = l1jax.cross_validate(problem, folds=ids, num=len(LAMS), l1_ratios=[0.4, 0.7], tol=1e-12)
     np.testing.assert_allclose(grids.lams[0], alone.lams)

@@ -11,8 +11,8 @@ import l1jax
 ORDER = [
     "version", "_node", "_arrays", "progress", "prox", "penalties", "losses", "design", "problem", "standard_form",
     "certificate", "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
-    "implicit", "minimizing", "minimum", "hosted", "loop", "grid", "solving", "paths", "tuning", "selection", "sklearn",
-    "datasets", "tables", "plot", "analysis", "report", "__init__", "__main__",
+    "implicit", "minimizing", "minimum", "hosted", "loop", "grid", "solving", "paths", "folds", "sweeping", "tuning",
+    "selection", "sklearn", "datasets", "tables", "plot", "analysis", "report", "__init__", "__main__",
 ]  # fmt: skip
 INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves", "nonconvex", "sequential",
                         "norms", "radius", "groups", "sets", "units", "unit_lasso", "__init__"],
@@ -22,7 +22,8 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
                           "__init__"],
           "engines": ["base", "coordinate", "gradient", "newton", "semismooth", "working_set", "sets",
                       "active", "groups", "group_path", "__init__"],
-          "selection": ["folds", "scores", "relaxation", "cross_validation", "criteria", "false_selections",
+          "sweeping": ["axes", "lanes", "blocks", "store", "driving", "study", "__init__"],
+          "selection": ["scores", "relaxation", "cross_validation", "criteria", "false_selections",
                          "stability", "__init__"],
           "sklearn": ["estimator", "regression", "tuned", "classification", "__init__"]}  # fmt: skip
 ABSTRACT = {"Elementwise", "Loss", "Penalty"}

@@ -131,9 +131,9 @@ class Fista(_GradientEngine):
         p = form.shape[1]
         # A fixed start: no column is orthogonal to it, and the answer does not depend on chance.
         start = 1 + jax.random.uniform(jax.random.key(0), (p,), form.y.dtype)
-        start = start + 0 * form.design.XT[:, 0]
+        start = start + 0 * form.design.norm
         _, largest = jax.lax.fori_loop(0, 30, body, (start, 0 * form.null_objective))
-        largest = jnp.maximum(largest, jnp.max(jnp.matmul(form.design.XT**2, curved)))
+        largest = jnp.maximum(largest, jnp.max(form.design.squares(curved)))
         return 1.02 * jnp.maximum(largest, jnp.sum(curved) if form.intercept else 0.0)
 
     def transformation(self, work: Array, penalty: Penalty) -> optax.GradientTransformation:

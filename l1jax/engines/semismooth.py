@@ -192,7 +192,7 @@ def _newton(
         return x[:p], x[p] if free else none
     # Of more than 2n columns those of the least coefficients are left out: a shorter step, still one of descent.
     _, ids = jax.lax.top_k(jnp.where(share > 0, jnp.abs(z), -1.0), min(p, 2 * n))
-    columns, shares = form.design.XT[ids], share[ids]
+    columns, shares = form.design.columns(ids), share[ids]
     if free:
         columns, shares = jnp.concatenate([columns, jnp.ones((1, n), z.dtype)]), jnp.append(shares, sigma)
     half = jnp.sqrt(curved)

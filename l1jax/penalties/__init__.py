@@ -1,6 +1,6 @@
 """Penalties: one class each, with everything that is known about it."""
 
-from l1jax.penalties.base import Elementwise as Elementwise, Penalty as Penalty
+from l1jax.penalties.base import Elementwise as Elementwise, Penalty as Penalty, with_ratio as with_ratio
 from l1jax.penalties.combinators import (
     Bounds as Bounds,
     Factors as Factors,

@@ -251,3 +251,12 @@ def check_penalty(given: Any, name: str = "penalty") -> None:
     """Refuse what is no penalty."""
     if not isinstance(given, Penalty):
         raise TypeError(f"{name}: want a penalty such as l1jax.L1(0.1), got {given!r}")
+
+
+def with_ratio(penalty: Penalty, l1_ratio: Any) -> Penalty:
+    """The penalty with another l1_ratio, through any combinators."""
+    if hasattr(penalty, "l1_ratio"):
+        return dataclasses.replace(penalty, l1_ratio=l1_ratio)  # type: ignore[type-var]
+    if hasattr(penalty, "penalty"):
+        return dataclasses.replace(penalty, penalty=with_ratio(penalty.penalty, l1_ratio))  # type: ignore[type-var]
+    raise ValueError(f"l1_ratios: want a penalty that has an l1_ratio, such as ElasticNet; got {penalty!r}")

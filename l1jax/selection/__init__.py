@@ -9,7 +9,6 @@ from l1jax.selection.cross_validation import (
     CrossValidation as CrossValidation,
     cross_validate as cross_validate,
 )
-from l1jax.selection.folds import Folds as Folds
 from l1jax.selection.relaxation import relax as relax
 from l1jax.selection.stability import (
     Stability as Stability,

@@ -13,13 +13,13 @@ from jax.typing import ArrayLike
 
 from l1jax._arrays import along, concrete
 from l1jax._node import node, static
+from l1jax.folds import Folds, as_folds, weights_of
 from l1jax.grid import lambda_grid
 from l1jax.paths import path
-from l1jax.penalties import Penalty
+from l1jax.penalties import with_ratio
 from l1jax.problem import Problem, check_values, numeric, on_device
 from l1jax.progress import progress_bar
 from l1jax.result import Result, predict
-from l1jax.selection.folds import Folds, as_folds, weights_of
 from l1jax.selection.relaxation import check_gamma, relax
 from l1jax.selection.scores import GREATER, check_score, scores_of
 
@@ -263,15 +263,6 @@ def _over(each: Callable[[Array], Any], values: Array, host: bool) -> Any:
     if not host:
         return jax.lax.map(each, values)
     return jax.tree.map(lambda *parts: jnp.stack(parts), *(each(value) for value in values))
-
-
-def with_ratio(penalty: Penalty, l1_ratio: Any) -> Penalty:
-    """The penalty with another l1_ratio, through any combinators."""
-    if hasattr(penalty, "l1_ratio"):
-        return dataclasses.replace(penalty, l1_ratio=l1_ratio)  # type: ignore[type-var]
-    if hasattr(penalty, "penalty"):
-        return dataclasses.replace(penalty, penalty=with_ratio(penalty.penalty, l1_ratio))  # type: ignore[type-var]
-    raise ValueError(f"l1_ratios: want a penalty that has an l1_ratio, such as ElasticNet; got {penalty!r}")
 
 
 def _check_ratios(l1_ratios: ArrayLike, problem: Problem) -> Array:

@@ -1,0 +1,120 @@
+"""The axes of a sweep: what varies, in which order, and the problem at each place."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from l1jax._arrays import concrete
+from l1jax._node import node
+from l1jax.folds import as_folds
+from l1jax.grid import CORNER, critical
+from l1jax.penalties import with_ratio
+from l1jax.problem import Problem, numeric, on_device
+from l1jax.standard_form import form_with, standard_form
+
+NAMES = ("targets", "folds", "weights", "l1_ratios")
+
+
+@node
+class Axes:
+    """What varies over the lanes of a sweep of one problem; None where nothing does.
+
+    targets: (n, T). folds: rows to fit, truth values (K, n). weights: (W, n). ratios: (R,). A lane is one place in
+    T x K x W x R, the last axis running fastest.
+    """
+
+    targets: Any = None
+    folds: Any = None
+    weights: Any = None
+    ratios: Any = None
+
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """The length of each axis, None for those that are not given."""
+        targets = None if self.targets is None else self.targets.shape[1]
+        rest = (self.folds, self.weights, self.ratios)
+        return targets, *(None if a is None else a.shape[0] for a in rest)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the result without its axis of lambdas."""
+        return tuple(size for size in self.sizes if size is not None)
+
+    def __len__(self) -> int:
+        return math.prod(self.shape)
+
+    def places(self, lanes: Any) -> dict[str, Any]:
+        """Where on each axis that is given the lanes are."""
+        sizes = self.sizes
+        at = np.unravel_index(np.asarray(lanes), [size or 1 for size in sizes])
+        return {name: a for name, a, size in zip(NAMES, at, sizes, strict=True) if size is not None}
+
+    def rows_weighed(self, problem: Problem, at: dict[str, Any]) -> Array | None:
+        """The weights of the rows at places, (..., n); None where all have the problem's."""
+        if "folds" not in at and "weights" not in at:
+            return None
+        own = jnp.ones(problem.X.shape[:1], problem.dtype) if problem.sample_weight is None else problem.sample_weight
+        own = jnp.broadcast_to(own, (*np.shape(next(iter(at.values()))), *own.shape))
+        if "weights" in at:
+            own = own * jnp.asarray(self.weights[at["weights"]], problem.dtype)
+        return jnp.where(jnp.asarray(self.folds[at["folds"]]), own, 0.0) if "folds" in at else own
+
+    def posed(self, problem: Problem, lane: int) -> Problem:
+        """The problem of one lane."""
+        at = self.places(lane)
+        weights = self.rows_weighed(problem, at)
+        if weights is not None:
+            problem = dataclasses.replace(problem, sample_weight=weights)
+        if "targets" in at:
+            problem = dataclasses.replace(problem, y=self.targets[:, at["targets"]])
+        if "l1_ratios" in at:
+            problem = dataclasses.replace(problem, penalty=with_ratio(problem.penalty, self.ratios[at["l1_ratios"]]))
+        return problem
+
+
+def check_axes(problem: Problem, targets: Any, folds: Any, weights: Any, l1_ratios: Any) -> Axes:
+    """The axes as arrays; ValueErrors for what does not match the problem."""
+    n, dtype = problem.X.shape[0], problem.dtype
+    given = {"targets": numeric(targets, "targets"), "weights": numeric(weights, "weights")}
+    targets, weights = given["targets"], given["weights"]
+    if targets is not None and (targets.ndim != 2 or targets.shape[0] != n or problem.outputs):
+        raise ValueError(f"targets: want shape ({n}, T), a column for each response; got {targets.shape}")
+    if weights is not None and (weights.ndim != 2 or weights.shape[1] != n):
+        raise ValueError(f"weights: want shape (W, {n}), a row for each weighting; got {weights.shape}")
+    if weights is not None and concrete(weights):
+        values = np.asarray(weights)
+        wrong = ~(np.all(np.isfinite(values) & (values >= 0), axis=1) & np.any(values > 0, axis=1))
+        if np.any(wrong):
+            raise ValueError(f"weights: want numbers of at least 0, not all 0; row {np.argmax(wrong)} has others")
+    if targets is not None and concrete(targets) and not np.all(np.isfinite(np.asarray(targets))):
+        raise ValueError("targets: NaN or infinite values")
+    train = None
+    if folds is not None:
+        train = np.asarray(as_folds(folds, n, None).train) if concrete(folds) else as_folds(folds, n, None).train
+    ratios = on_device(numeric(l1_ratios, "l1_ratios"), dtype)
+    if ratios is not None:
+        if ratios.ndim != 1 or not len(ratios):
+            raise ValueError(f"l1_ratios: want numbers of shape (R,), R at least 1; got {l1_ratios}")
+        with_ratio(problem.penalty, 0.5)
+    return Axes(targets, train, weights, ratios)
+
+
+@functools.partial(jax.jit, static_argnums=(4,))
+def starts(problem: Problem, targets: Array | None, ratios: Array | None, tally: Array, unpriced: bool) -> Array:
+    """Where grids start, (L,), for targets (n, L) and ratios (L,): on all rows, whatever is held out or reweighted."""
+    design = standard_form(problem).design
+
+    def lane(y: Array | None, ratio: Array | None, _: Array) -> Array:
+        posed = problem if y is None else dataclasses.replace(problem, y=y)
+        penalty = problem.penalty if ratio is None else with_ratio(problem.penalty, ratio)
+        penalty = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), penalty)
+        return critical(form_with(posed, design), penalty, CORNER, unpriced)
+
+    axes = (None if targets is None else 1, None if ratios is None else 0, 0)
+    return jax.vmap(lane, in_axes=axes)(targets, ratios, tally)

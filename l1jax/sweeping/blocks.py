@@ -1,0 +1,153 @@
+"""A block of lanes as one program: standard forms that share a matrix, an engine, certificates, raw units."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from l1jax._node import node, static
+from l1jax.certificate import Certificate, certify
+from l1jax.design import HIGHEST, Design, Reweighted, reweighted, second_moments
+from l1jax.engines import Engine
+from l1jax.loop import minimise
+from l1jax.minimum import Controls, Minimum, as_found
+from l1jax.penalties import Terms
+from l1jax.problem import Problem
+from l1jax.result import Result
+from l1jax.solving import in_raw_units
+from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
+from l1jax.sweeping.lanes import Moments, descend_lanes
+
+PRODUCTS = 8_000_000  # numbers of a table of the columns' products, at most
+FAINT = {8: 1e-6, 4: 1e-3}  # by bytes of a number: a variance that other weights leave so small has lost its digits
+
+
+@node
+class Block:
+    """The standard forms of L lanes, (L, ...), and the matrix (p, n) that they share, or their own, (L, p, n)."""
+
+    forms: StandardForm  # without the matrix
+    XT: Array
+    shared: bool = static()
+
+    def over(self, function: Any, *own: Any) -> Any:
+        """function(form, *own) of each lane, their results stacked."""
+
+        def lane(form: StandardForm, XT: Array, *own: Any) -> Any:
+            return function(dataclasses.replace(form, design=dataclasses.replace(form.design, XT=XT)), *own)
+
+        return jax.vmap(lane, in_axes=(0, None if self.shared else 0, *(0 for _ in own)))(self.forms, self.XT, *own)
+
+
+def block_of(problem: Problem, design: Design, weights: Array | None, targets: Array | None) -> Block:
+    """Lanes of one problem: weights of the rows (L, n), responses (L, n), or the problem's; its design is prepared."""
+
+    def form(weights: Array | None, targets: Array | None) -> StandardForm:
+        posed = problem if targets is None else dataclasses.replace(problem, y=targets)
+        if weights is None:
+            return _bare(form_with(posed, design))
+        posed = dataclasses.replace(posed, sample_weight=weights)
+        return _bare(form_with(posed, reweighted(design, posed.weights(), problem.fit_intercept, problem.standardize)))
+
+    return Block(jax.vmap(form)(weights, targets), design.XT, shared=True)
+
+
+def block_of_problems(problems: Problem) -> Block:
+    """A lane for each of several problems, (L, ...)."""
+    forms = jax.vmap(standard_form)(problems)
+    return Block(_bare(forms), forms.design.XT, shared=False)
+
+
+def _bare(form: StandardForm) -> StandardForm:
+    return dataclasses.replace(form, design=dataclasses.replace(form.design, XT=None))
+
+
+def solve_block(
+    block: Block, engine: Engine, mode: str, equalities: bool, penalties: Any, lams: Array, controls: Controls
+) -> Result:
+    """The lanes' results at strengths (L, m), largest first, by an engine of single lanes; penalties are (L, ...)."""
+
+    def lane(form: StandardForm, penalty: Any, lams: Array) -> Result:
+        start = jax.tree.map(lambda a: a[None], form.start)
+        found = minimise(engine, mode, equalities, form, penalty, lams, start, controls)
+        return _result(form, penalty, lams, found, controls)
+
+    return block.over(lane, penalties, lams)
+
+
+def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array, controls: Controls) -> Result:
+    """The same for the squared loss, by coordinate descent in step; NaN where Gram matrices can't say.
+
+    gram: X'SX of the shared matrix under each lane's weights, (L, p, p), where it is known.
+    """
+    scale = block.forms.design.scale
+    strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
+
+    def terms(lam: Array, strength: Array, scale: Array, penalty: Any) -> Terms:
+        units: Any = InUnits(penalty.with_lam(lam), strength, scale)
+        return units.terms(scale)[0].full(scale.shape)
+
+    def terms_of(lam: Array) -> Terms:
+        return jax.vmap(terms, out_axes=1)(lam, strength, scale, penalties)
+
+    moments, sound = _moments(block, gram)
+    low, high = terms_of(lams[:, -1]).domain()
+    sound = sound & ~jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
+    z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2)
+    z = jnp.where(sound[None, None], z, jnp.nan)
+
+    def certified(at: tuple[Array, Array]) -> Certificate:
+        def lane(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
+            return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
+
+        lam, z = at
+        return block.over(lane, penalties, lam, z.T)
+
+    done = jax.lax.map(certified, (lams.T, z))  # a strength at a time, all lanes: products of matrices
+    done = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), done)
+
+    def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
+        return _result(form, penalty, lams, as_found(form, penalty, lams, done, steps, controls), controls)
+
+    return block.over(finished, penalties, lams, done, sweeps.T)
+
+
+def _result(form: StandardForm, penalty: Any, lams: Array, found: Minimum, controls: Controls) -> Result:
+    return Result(**in_raw_units(form, penalty, found, lams, controls.tol))
+
+
+def _moments(block: Block, gram: Array | None) -> tuple[Moments, Array]:
+    """The moments of the lanes, and which of them have their digits, (L,)."""
+    forms, design = block.forms, block.forms.design
+    c = block.over(lambda form: form.design.tdot(form.s * form.y))
+    yy = jnp.sum(forms.s * forms.y**2, axis=1)
+    sound = jnp.ones(c.shape[0], bool)
+    if not block.shared:
+        G = block.over(lambda form: form.design.gram(form.s)).transpose(1, 2, 0)
+    elif isinstance(design, Reweighted):
+        raw = _second_moments(block.XT, forms.s) if gram is None else gram.transpose(1, 2, 0)
+        G = jax.vmap(_about, in_axes=(0, 2, 0, None), out_axes=2)(design, raw, forms.s, block.XT)
+        whole = jnp.mean(block.XT**2, axis=1)
+        left = (design.norm * design.unit) ** 2 > FAINT[c.dtype.itemsize] * whole[None]
+        sound = jnp.all(left | (whole == 0)[None], axis=1)
+    else:
+        G = second_moments(block.XT, forms.s[0])
+    return Moments(G, c.T, yy), sound
+
+
+def _about(design: Reweighted, moments: Array, s: Array, XT: Array) -> Array:
+    return dataclasses.replace(design, XT=XT).gram_from(moments, s)
+
+
+def _second_moments(XT: Array, s: Array) -> Array:
+    """X' diag(s) X for weights (L, n): (p, p, L). One product for all where a table of the columns' products fits."""
+    p, n = XT.shape
+    if p * (p + 1) // 2 * n > PRODUCTS:
+        return jax.lax.map(functools.partial(second_moments, XT), s).transpose(1, 2, 0)
+    i, j = jnp.triu_indices(p)
+    packed = jnp.matmul(XT[i] * XT[j], s.T, precision=HIGHEST)
+    place = jnp.zeros((p, p), jnp.int32).at[i, j].set(jnp.arange(len(i), dtype=jnp.int32))
+    return packed[jnp.maximum(place, place.T)]

@@ -1,0 +1,146 @@
+"""Many lassos in step: coordinate descent on their Gram matrices, the lanes side by side in memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from l1jax._arrays import eps
+from l1jax._node import node
+from l1jax.penalties import Terms
+
+HISTORY = 4  # sweeps between extrapolations
+ROUNDS = 500  # of that many sweeps, at most, for one strength
+
+
+@node
+class Moments:
+    """X'SX, X'Sy and y'Sy of L lanes: G (p, p, L), or (p, p) if all share it; c (p, L); yy (L,)."""
+
+    G: Array
+    c: Array
+    yy: Array
+
+
+def descend_lanes(
+    terms_of: Callable[[Array], Terms], moments: Moments, lams: Array, goal: Array
+) -> tuple[Array, Array]:
+    """Minimisers of z'Gz/2 - c'z + penalty(z) at strengths (m, L), each from the last: z (m, p, L), sweeps (m, L).
+
+    `terms_of` gives the penalties' terms at strengths (L,), fields of (p, L). A lane that does not get to a relative
+    gap of `goal` is left where its objective stands still: certificates tell.
+
+    Sweeps walk over j, all lanes at once, so that a row of G is read once for all of them; the moves of j - 1 enter
+    the slopes when j is due, which keeps the two apart in memory. Every few sweeps each lane tries the affine
+    combination of its last points whose step would be the shortest, and keeps it if the objective is lower.
+
+    Source: Bertrand and Massias (2021), "Anderson acceleration of coordinate descent", AISTATS, algorithm 2.
+    """
+
+    def strength(carry: Any, lam: Array) -> Any:
+        at, before, lam_at, lam_before = carry
+        terms = terms_of(lam)
+        # Between two changes of the support solutions are linear in lambda.
+        apart = lam_at - lam_before
+        t = jnp.where(apart != 0, (lam - lam_at) / jnp.where(apart != 0, apart, 1.0), 0.0)
+        guess = jax.tree.map(lambda a, b: a + t[None] * (a - b), at, before)
+        guess = _better(moments, terms, guess, at)
+        found, sweeps = _settle(moments, terms, guess, goal)
+        return (found, at, lam, lam_at), (found[0], sweeps)
+
+    still = (jnp.zeros_like(moments.c), moments.c)
+    return jax.lax.scan(strength, (still, still, lams[0], lams[0]), lams)[1]
+
+
+Point = tuple[Array, Array]  # z and q = c - G z
+
+
+def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[Point, Array]:
+    def unfinished(carry: Any) -> Array:
+        *_, going, k = carry
+        return jnp.any(going) & (k < ROUNDS)
+
+    def body(carry: Any) -> Any:
+        point, value, sweeps, going, k = carry
+        after, points = jax.lax.scan(lambda at, _: (sweep(moments.G, terms, at),) * 2, point, length=HISTORY)
+        points = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), point, points)
+        point = _better(moments, terms, _extrapolated(points), after)
+        lower = _objective(moments, terms, point)
+        sweeps = sweeps + jnp.where(going, HISTORY, 0)
+        moving = value - lower > 4 * eps(lower.dtype) * moments.yy  # else only rounding is left
+        return point, lower, sweeps, going & moving & _open(moments, terms, point, goal), k + 1
+
+    sweeps = jnp.zeros(start[0].shape[1], jnp.int32)
+    value, going = _objective(moments, terms, start), _open(moments, terms, start, goal)
+    point, _, sweeps, *_ = jax.lax.while_loop(unfinished, body, (start, value, sweeps, going, sweeps[0]))
+    return point, sweeps
+
+
+def sweep(G: Array, terms: Terms, point: Point) -> Point:
+    """Each coordinate to its own minimum, in turn."""
+    z, q = point
+
+    def moved(q: Array, j: Array, move: Array) -> Array:
+        row = jax.lax.dynamic_index_in_dim(G, j, 0, keepdims=False)
+        return q - (row if G.ndim == 3 else row[:, None]) * move[None]
+
+    def step(carry: tuple[Array, Array, Array], own: Any) -> Any:
+        q, last, move = carry
+        j, g, here, z = own
+        q = moved(q, last, move)
+        pace = jnp.where(g > 0, 1 / jnp.where(g > 0, g, 1.0), 0.0)
+        new = here.prox(z + pace * jax.lax.dynamic_index_in_dim(q, j, 0, keepdims=False), pace)
+        new = jnp.where(g > 0, new, 0.0)
+        return (q, j, new - z), new
+
+    j = jnp.arange(z.shape[0], dtype=jnp.int32)
+    begin = (q, j[0], jnp.zeros_like(z[0]))
+    (q, last, move), z = jax.lax.scan(step, begin, (j, _diagonal(G, z), terms, z))
+    return z, moved(q, last, move)
+
+
+def _diagonal(G: Array, like: Array) -> Array:
+    j = jnp.arange(G.shape[0])
+    return jnp.broadcast_to(G[j, j].reshape(G.shape[0], -1), like.shape)
+
+
+def _extrapolated(points: Point) -> Point:
+    """The affine combination of the points after sweeps whose step is the shortest; q is affine in z."""
+    z, _ = points
+    steps = z[1:] - z[:-1]
+    m = steps.shape[0]
+    inner = jnp.sum(steps[:, None] * steps[None], axis=2).transpose(2, 0, 1)
+    size = jnp.trace(inner, axis1=1, axis2=2)[:, None, None]
+    scaled = inner / jnp.where(size > 0, size, 1.0) + 1e-10 * jnp.eye(m, dtype=z.dtype)[None]
+    weights = jnp.linalg.solve(scaled, jnp.ones((*scaled.shape[:1], m, 1), z.dtype))[..., 0].T
+    weights = weights / jnp.sum(weights, axis=0)[None]
+    return jax.tree.map(lambda a: jnp.sum(weights[:, None] * a[1:], axis=0), points)
+
+
+def _better(moments: Moments, terms: Terms, one: Point, other: Point) -> Point:
+    lower = _objective(moments, terms, one) < _objective(moments, terms, other)
+    return jax.tree.map(lambda a, b: jnp.where(lower[None], a, b), one, other)
+
+
+def _objective(moments: Moments, terms: Terms, point: Point) -> Array:
+    z, q = point
+    outside = jnp.any((z < terms.lower) | (z > terms.upper), axis=0)
+    price = jnp.sum(terms.l1 * jnp.abs(z) + terms.l2 / 2 * z**2, axis=0)
+    return jnp.where(outside, jnp.inf, price - jnp.sum((moments.c + q) * z, axis=0) / 2)
+
+
+def _open(moments: Moments, terms: Terms, point: Point, goal: Array) -> Array:
+    """Whether a lane's relative gap is above the goal: by the dual point that is a share a of the residual."""
+    z, q = point
+    yy = moments.yy
+    fitted = jnp.sum(moments.c * z, axis=0)
+    residual = jnp.maximum(yy - fitted - jnp.sum(q * z, axis=0), 0.0)
+    low, high = terms.domain()
+    room = jnp.where(q > 0, high, low) / jnp.where(q == 0, 1.0, q)
+    most = jnp.min(jnp.where(q == 0, jnp.inf, room), axis=0)
+    a = jnp.minimum(1.0, most)
+    dual = a * (yy - fitted) - a**2 / 2 * residual - jnp.sum(terms.conjugate(a[None] * q * (1 - 1e-15)), axis=0)
+    gap = residual / 2 + jnp.sum(terms.l1 * jnp.abs(z) + terms.l2 / 2 * z**2, axis=0) - dual
+    return (gap > goal * yy / 2) & (yy > 0)

@@ -1,0 +1,402 @@
+"""sweep: the solutions of a whole study in one call."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+from jax.typing import ArrayLike
+
+from l1jax._arrays import concrete
+from l1jax.design import Design, second_moments
+from l1jax.engines import ActiveSet, Engine
+from l1jax.folds import Folds
+from l1jax.grid import CORNER, check_one_strength, critical, grid_from, has_unpriced
+from l1jax.losses import Squared
+from l1jax.minimum import Controls
+from l1jax.paths import path
+from l1jax.penalties import Elementwise, with_ratio
+from l1jax.problem import Problem, check_problem, check_values, numeric, on_device
+from l1jax.result import Result
+from l1jax.solving import choose_engine, make_controls, may_have_equalities
+from l1jax.standard_form import prepared, standard_form
+from l1jax.sweeping.axes import Axes, check_axes, starts
+from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, solve_block
+from l1jax.sweeping.driving import Drive
+
+WIDEST = 1024  # columns of a Gram matrix that is solved in step with others
+GRAMS = 32_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
+LANES = 256  # of a block, at most
+NUMBERS = 30_000_000  # of a block of lanes that an engine solves one by one
+
+
+def sweep(
+    problem: Problem | Callable[[Any], Problem],
+    *,
+    over: Any = None,
+    targets: ArrayLike | None = None,
+    folds: int | ArrayLike | Folds | None = None,
+    weights: ArrayLike | None = None,
+    l1_ratios: ArrayLike | None = None,
+    lams: ArrayLike | None = None,
+    num: int = 100,
+    ratio: float | None = None,
+    solver: Any = "auto",
+    tol: float | None = None,
+    max_steps: int | None = None,
+    chunk: int | None = None,
+    progress: bool = False,
+    store: str | os.PathLike[str] | None = None,
+    mesh: Mesh | None = None,
+) -> Result:
+    """argmin of the objective at every place of problems x targets x folds x weights x l1_ratios x lambdas.
+
+    Args:
+      problem: the problem; or, with `over`, a function from a row of `over` to one, which JAX can trace.
+      over: a tree of arrays (B, ...), such as `jax.random.split(key, B)` or (Xs, ys): a row for each problem. They are
+        made in chunks, so that the problems together may be larger than memory.
+      targets: responses (n, T) that take the place of y, one at a time.
+      folds: a number, fold ids (n,) or `Folds`: fits to the rows of each fold's training part.
+      weights: weights (W, n), which multiply the problem's own: bootstraps, subsamples.
+      l1_ratios: (R,), of a penalty that has one.
+      lams: strengths (L,) for all, in any order; by default each problem, target and ratio has the grid that
+        `lambda_grid(num=num, ratio=ratio)` gives it on all rows.
+      num, ratio: as for `lambda_grid`.
+      solver, tol, max_steps: as for `path`.
+      chunk: how many lanes (all but the lambdas) are solved at a time; by default as many as suit the caches.
+      progress: whether to show a progress bar (tqdm).
+      store: a folder in which finished chunks are kept: an interrupted sweep, asked for again, goes on from there.
+      mesh: devices over whose first axis the lanes are dealt, each with a loop of its own; by default all of this
+        process. Several processes (`jax.distributed`) share the chunks among them and each get the whole result.
+
+    Arrays of the result have the axes that were given, in the order above, outermost first. Every entry has its
+    certificate. X is never copied: weights and folds are sums over the same matrix. With the squared loss and penalties
+    of each coefficient alone, on CPUs, up to 1024 columns no more than rows: lanes walk down their grids in step, by
+    coordinate descent on Gram matrices (one for all lambdas and targets, one product for all weights, differences for
+    folds); entries whose certificate falls short are solved again by `path`. Other problems are solved by `path`'s
+    engines, lane by lane on CPUs, as one program on GPU and TPU. The answers do not depend on the number of devices.
+
+    Under jit, vmap and grad it is a fixed program (no chunks, progress or store). Raises ValueError for what does not
+    match the problem, for bad values, and for a store that holds another sweep.
+
+    >>> data = datasets.diabetes()
+    >>> found = sweep(Problem(data.X, data.y, penalty=ElasticNet(1.0)), folds=5, l1_ratios=[0.5, 1.0], num=10)
+    >>> print(found.coef.shape, found.converged.all())
+    (5, 2, 10, 10) True
+    """
+    asked = {"num": num, "ratio": ratio, "solver": solver, "tol": tol, "max_steps": max_steps}
+    along = {"targets": targets, "folds": folds, "weights": weights, "l1_ratios": l1_ratios}
+    drive = Drive(progress, store, chunk, mesh)
+    if not isinstance(problem, Problem) and callable(problem):
+        return _over_problems(problem, over, along, lams, asked, drive)
+    if over is not None:
+        raise ValueError("over: want a function from its rows to a Problem, as `problem`; got a Problem")
+    check_problem(problem)
+    check_one_strength(problem.penalty)
+    axes = check_axes(problem, **along)
+    given = None if lams is None else _strengths(lams, problem)
+    engine = choose_engine(problem, solver)
+    controls = make_controls(problem, engine, tol, max_steps)
+    host = concrete(problem, axes, given, controls, ratio)
+    check_values(problem)
+    problem = dataclasses.replace(
+        problem, penalty=jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), problem.penalty)
+    )
+    grids = _grids(problem, axes, given, num, ratio, host)
+    order = jnp.argsort(-grids, axis=-1, stable=True) if given is not None else None
+    if order is not None:
+        grids = jnp.take_along_axis(grids, order, axis=-1)
+    study = Study(problem, axes, engine, controls, asked)
+    found = study.on_host(grids, drive) if host else study.traced(grids, drive)
+    if order is not None:
+        back = jnp.argsort(order, axis=-1)
+        found = jax.tree.map(lambda a: _taken(a, back), found)
+    shape = (*axes.shape, grids.shape[-1])
+    return dataclasses.replace(jax.tree.map(lambda a: a.reshape(*shape, *a.shape[2:]), found), names=problem.names)
+
+
+def _taken(a: Any, order: Array) -> Any:
+    return jnp.take_along_axis(a, order.reshape(*order.shape, *(1,) * (a.ndim - 2)), axis=1)
+
+
+def _strengths(lams: ArrayLike, problem: Problem) -> Array:
+    array = on_device(numeric(lams, "lams"), problem.dtype)
+    if array is None or array.ndim != 1 or not array.shape[0]:
+        raise ValueError(f"lams: want strengths of shape (L,), L at least 1; got {np.shape(lams)}")
+    if concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) >= 0)):
+        raise ValueError(f"lams: want finite numbers of at least 0, got {array}")
+    return array
+
+
+def _grids(problem: Problem, axes: Axes, lams: Array | None, num: int, ratio: Any, host: bool) -> Array:
+    """The strengths of each lane, (N, L)."""
+    if lams is not None:
+        return jnp.broadcast_to(lams[None], (len(axes), len(lams)))
+    form, penalty = prepared(problem)
+    at = axes.places(np.arange(len(axes)))
+    first = dataclasses.replace(axes, folds=None, weights=None)  # grids are those of all rows
+    here = first.places(np.arange(len(first)))
+    targets = None if axes.targets is None else jnp.asarray(axes.targets, problem.dtype)[:, here["targets"]]
+    ratios = None if axes.ratios is None else axes.ratios[here["l1_ratios"]]
+    start = starts(problem, targets, ratios, jnp.zeros(len(first), bool), has_unpriced(penalty, form))
+    if host and not np.all(np.isfinite(np.asarray(start))):
+        raise ValueError("sweep: no lambda gives zero coefficients with this penalty. Pass lams=[...] instead.")
+    if host and not np.any(np.asarray(start) > 0):
+        raise ValueError("sweep: there is no grid, as lambda_max is 0 everywhere. Pass lams=[...] instead.")
+    which = np.zeros(len(axes), int)
+    for name, size in (("targets", axes.sizes[0]), ("l1_ratios", axes.sizes[3])):
+        if size is not None:
+            which = which * size + at[name]
+    return jax.vmap(lambda start: grid_from(start, problem.X.shape, num, ratio))(start)[which]
+
+
+@dataclasses.dataclass
+class Study:
+    """A sweep over one problem."""
+
+    problem: Problem
+    axes: Axes
+    engine: Engine | ActiveSet
+    controls: Controls
+    asked: dict[str, Any]
+
+    def traced(self, grids: Array, drive: Drive) -> Result:
+        drive.refuse_tracing()
+        engine = self.engine.traced if isinstance(self.engine, ActiveSet) else self.engine
+        design = standard_form(self.problem).design
+        lanes = self._lanes(np.arange(len(self.axes)), grids)
+        return _solved(engine, _mode(), True, self.problem, design, None, self.controls, *lanes)
+
+    def on_host(self, grids: Array, drive: Drive) -> Result:
+        problem, axes = self.problem, self.axes
+        n, p = problem.X.shape
+        form, penalty = prepared(problem)
+        equalities = may_have_equalities(penalty.with_lam(jnp.min(grids)), form)
+        in_step = _in_step(problem, self.asked["solver"]) and not equalities
+        asked = (problem, axes, grids, self.controls, str(self.asked))
+        if not in_step and isinstance(self.engine, ActiveSet):
+            return drive.run(self._alone(grids), len(axes), 1, asked, threads=False)
+        if in_step:
+            engine, table = None, self._fold_moments(form.design)
+            own = axes.folds is not None or axes.weights is not None
+            size = min(LANES, max(8, GRAMS // (p * p * problem.dtype.itemsize))) if own else LANES
+            parts = 1 if own else _parts(len(axes), grids.shape[1])
+        else:
+            engine, table, parts = self.engine, None, 1
+            size = max(1, NUMBERS // (grids.shape[1] * (n + p)))
+        # Rows that are spread over devices stay so: their products are summed over these.
+        mesh = drive.mesh if len(problem.X.sharding.device_set) == 1 else None
+        many = jnp.pad(grids, ((0, 0), (0, -grids.shape[1] % parts)), mode="edge").reshape(len(axes) * parts, -1)
+
+        def block(ids: np.ndarray) -> Result:
+            lanes = self._lanes(ids // parts, many[ids])
+            return _dealt(engine, _mode(), equalities, mesh, problem, form.design, table, self.controls, *lanes)
+
+        found = drive.run(block, len(many), size, asked, threads=in_step)
+        found = jax.tree.map(lambda a: a.reshape(len(axes), -1, *a.shape[2:])[:, : grids.shape[1]], found)
+        return self._repaired(found) if in_step else found
+
+    def _lanes(self, ids: np.ndarray, grids: Array) -> tuple[Any, ...]:
+        """What is the lanes' own: weights, responses, penalties, their folds, strengths."""
+        problem, at = self.problem, self.axes.places(ids)
+        weights = self.axes.rows_weighed(problem, at)
+        targets = self.axes.targets
+        if targets is not None:
+            targets = jnp.asarray(targets, problem.dtype)[:, at["targets"]].T
+        if self.axes.ratios is None:
+            penalties = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (len(ids), *a.shape)), problem.penalty)
+        else:
+            penalties = jax.vmap(functools.partial(with_ratio, problem.penalty))(self.axes.ratios[at["l1_ratios"]])
+            penalties = jax.tree.map(
+                lambda a, one: a if a.ndim > one.ndim else jnp.broadcast_to(a[None], (len(ids), *a.shape)),
+                penalties,
+                problem.penalty,
+            )
+        return weights, targets, penalties, at.get("folds"), grids
+
+    def _fold_moments(self, design: Design) -> Array | None:
+        """X'SX of each fold's training rows, (K, p, p), from those of its other rows; None where weights differ."""
+        folds = self.axes.folds
+        if folds is None or self.axes.weights is not None:
+            return None
+        return _training_moments(design, np.asarray(folds), self.problem.weights())
+
+    def _alone(self, grids: Array) -> Callable[[np.ndarray], Result]:
+        def lane(ids: np.ndarray) -> Result:
+            posed = self.axes.posed(self.problem, int(ids[0]))
+            found = path(posed, lams=grids[ids[0]], **self._how)
+            return jax.tree.map(lambda a: a[None], dataclasses.replace(found, names=None))
+
+        return lane
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {name: self.asked[name] for name in ("solver", "tol", "max_steps")}
+
+    def _repaired(self, found: Result) -> Result:
+        return repaired(found, functools.partial(self.axes.posed, self.problem), self._how)
+
+
+def repaired(found: Result, posed: Callable[[int], Problem], how: dict[str, Any]) -> Result:
+    """The same with entries that have not converged solved again, lane by lane."""
+    short = ~np.asarray(found.converged)
+    if not short.any():
+        return found
+    arrays = jax.tree.map(np.array, found)
+    for lane in np.flatnonzero(short.any(axis=1)):
+        at = np.flatnonzero(short[lane])
+        try:
+            again = path(posed(int(lane)), lams=arrays.lams[lane, at], **how)
+        except ValueError:  # data without an answer: NaN says so
+            continue
+
+        def put(a: np.ndarray, b: Array, lane: int = lane, at: np.ndarray = at) -> None:
+            a[lane, at] = b
+
+        jax.tree.map(put, arrays, dataclasses.replace(again, names=None))
+    return jax.tree.map(jnp.asarray, arrays)
+
+
+def _parts(lanes: int, lams: int) -> int:
+    """Into how many parts grids are cut, for lanes enough to fill vectors."""
+    return max(1, min(64 // lanes, lams // 16))
+
+
+def _mode() -> str:
+    return "warm" if jax.default_backend() == "cpu" else "vmap"
+
+
+def _over_problems(
+    make: Callable[[Any], Problem], over: Any, along: dict[str, Any], lams: Any, asked: dict[str, Any], drive: Drive
+) -> Result:
+    leaves = jax.tree.leaves(over)
+    if not leaves or any(not getattr(a, "ndim", 0) or a.shape[0] != leaves[0].shape[0] for a in leaves):
+        raise ValueError("over: want a tree of arrays (B, ...), a row for each problem")
+    count = leaves[0].shape[0]
+
+    def row(i: Any) -> Any:
+        return jax.tree.map(lambda a: a[i], over)
+
+    how = {name: asked[name] for name in ("solver", "tol", "max_steps")}
+    if not concrete(over, lams, along):
+        drive.refuse_tracing()
+        return jax.vmap(lambda own: sweep(make(own), lams=lams, **along, **asked))(over)
+    first = make(row(0))
+    check_values(first)
+    check_one_strength(first.penalty)
+    several = any(value is not None for value in along.values())
+    (n, p), ratio = first.X.shape, asked["ratio"]
+    engine = choose_engine(first, asked["solver"])
+    in_step = _in_step(first, asked["solver"])
+    same = (over, along, lams, str(asked))
+    if several or (not in_step and isinstance(engine, ActiveSet)):
+
+        def alone(ids: np.ndarray) -> Result:
+            found = sweep(make(row(int(ids[0]))), lams=lams, **along, **asked)
+            return jax.tree.map(lambda a: a[None], dataclasses.replace(found, names=None))
+
+        return dataclasses.replace(drive.run(alone, count, 1, same, threads=False), names=first.names)
+    controls = make_controls(first, engine, asked["tol"], asked["max_steps"])
+    given = None if lams is None else jnp.sort(_strengths(lams, first))[::-1]
+    size = GRAMS // (p * max(p, n) * first.dtype.itemsize) if in_step else NUMBERS // (n * p)
+
+    def block(ids: np.ndarray) -> Result:
+        used = None if in_step else engine
+        return _problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, given, controls, row(ids))
+
+    found = drive.run(block, count, min(LANES, max(8, size)), same, threads=in_step)
+    if in_step:
+        found = repaired(found, lambda i: make(row(i)), how)
+    if given is not None:
+        back = jnp.argsort(jnp.argsort(-_strengths(lams, first), stable=True))
+        found = jax.tree.map(lambda a: a[:, back], found)
+    return dataclasses.replace(found, names=first.names)
+
+
+def _in_step(problem: Problem, solver: Any) -> bool:
+    """Whether lanes are solved in step: by Gram matrices, where their sweeps are cheap."""
+    n, p = problem.X.shape
+    suits = isinstance(problem.loss, Squared) and not problem.outputs and isinstance(problem.penalty, Elementwise)
+    small = p <= min(n, WIDEST) and jax.default_backend() == "cpu"
+    return solver == "auto" and suits and bool(problem.penalty.certified) and small
+
+
+def _solved(
+    engine: Engine | None,
+    mode: str,
+    equalities: bool,
+    problem: Problem,
+    design: Design,
+    table: Array | None,
+    controls: Controls,
+    weights: Array | None,
+    targets: Array | None,
+    penalties: Any,
+    folds: Array | None,
+    grids: Array,
+) -> Result:
+    """The lanes of one problem; without an engine, in step."""
+    block = block_of(problem, design, weights, targets)
+    if engine is None:
+        return descend_block(block, None if table is None else table[folds], penalties, grids, controls)
+    return solve_block(block, engine, mode, equalities, penalties, grids, controls)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _dealt(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
+    """The same, the lanes dealt over a mesh."""
+    program = functools.partial(_solved, engine, mode, equalities)
+    return _over_mesh(program, mesh, 4, given)(*given)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
+    """A lane for each row of a tree; without an engine, in step."""
+
+    def program(ratio: Any, lams: Array | None, controls: Controls, rows: Any) -> Result:
+        problems = jax.vmap(make)(rows)
+        shape = problems.X.shape
+        penalties = jax.tree.map(lambda a: a.astype(problems.X.dtype), problems.penalty)
+        block = block_of_problems(problems)
+        if lams is None:
+            start = block.over(lambda form, penalty: critical(form, penalty, CORNER, engine is not None), penalties)
+            grids = jax.vmap(lambda start: grid_from(start, shape[1:], num, ratio))(start)
+        else:
+            grids = jnp.broadcast_to(lams[None], (shape[0], len(lams)))
+        if engine is None:
+            return descend_block(block, None, penalties, grids, controls)
+        return solve_block(block, engine, mode, True, penalties, grids, controls)
+
+    return _over_mesh(program, mesh, 3, given)(*given)
+
+
+def _over_mesh(program: Callable[..., Result], mesh: Mesh | None, shared: int, given: Any) -> Callable[..., Result]:
+    """The program with the arguments after the first `shared` ones dealt over the mesh's first axis, and its result."""
+    if mesh is None:
+        return program
+    lanes = PartitionSpec(mesh.axis_names[0])
+    specs = tuple(PartitionSpec() if i < shared else lanes for i in range(len(given)))
+    return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=lanes, check_vma=False)
+
+
+def _training_moments(design: Design, train: np.ndarray, s: Array) -> Array:
+    """X'SX of the rows that each fold fits, (K, p, p): the whole without the others, where these are fewer.
+
+    `s` (n,) sums to 1; of each fold's rows its weights do.
+    """
+    whole = second_moments(design.XT, s)
+    fewer = np.sum(train, axis=1) * 2 > train.shape[1]
+    parts = np.where(fewer[:, None], ~train, train)
+    order = np.argsort(~parts, axis=1, kind="stable")[:, : int(np.max(np.sum(parts, axis=1)))]
+
+    def moments(rows: np.ndarray, part: np.ndarray, fewer: bool, train: np.ndarray) -> Array:
+        own = second_moments(design.XT[:, rows], jnp.where(part[rows], s[rows], 0.0))
+        return (whole - own if fewer else own) / jnp.sum(jnp.where(train, s, 0.0))
+
+    return jnp.stack([moments(*fold) for fold in zip(order, parts, fewer, train, strict=True)])
