@@ -6,6 +6,7 @@ Data go to a worker once, as files of raw doubles, columns first; a request is a
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import venv
@@ -110,9 +111,8 @@ class Peers:
     def _ask(self, line):
         """The worker's answer, or None where the limit passed first."""
         if self.worker is None:
-            self.worker = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            self.worker = subprocess.Popen(self.command, **pipes, start_new_session=True)
             self.loaded = False
         if not self.loaded:
             self.loaded = True
@@ -132,7 +132,7 @@ class Peers:
 
     def _stop(self):
         if self.worker is not None:
-            self.worker.kill()
+            os.killpg(self.worker.pid, signal.SIGKILL)  # and the processes that it started
             self.worker.wait()
             self.worker = None
 

@@ -40,7 +40,7 @@ from measuring import (
     versions_line,
     write_section,
 )
-from peers import SweepPeers
+from peers import SWEEPERS, SweepPeers
 from studies import BARS, ROWS, TINY
 
 import l1jax
@@ -202,7 +202,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", metavar="ROW", help=f"rows that contain one of these words: {list(ROWS)}")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each library, alternating")
-    parser.add_argument("--peers", nargs="+", metavar="NAME", help="the peers to measure; all by default")
+    parser.add_argument("--peers", nargs="+", metavar="NAME", help=f"the peers to measure; all by default: {SWEEPERS}")
     parser.add_argument("--dtype", choices=["float64", "float32"], help="both by default; of the million float64")
     parser.add_argument("--only", choices=[OURS, "peers"], help="measure l1jax alone, or the peers alone")
     parser.add_argument("--gpu", action="store_true", help="beside l1jax, of the peers scikit-learn alone")
