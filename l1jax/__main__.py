@@ -13,13 +13,14 @@ import numpy as np
 
 from l1jax import analysis, report
 from l1jax.datasets import Dataset, diabetes
+from l1jax.folds import Folds
 from l1jax.losses import Logistic, Squared
 from l1jax.paths import path
 from l1jax.penalties import L1
 from l1jax.plot import coefficient_path
 from l1jax.problem import Problem
 from l1jax.result import Result
-from l1jax.selection import Folds, cross_validate
+from l1jax.selection import cross_validate
 from l1jax.tables import TableError, read_table, write_path
 from l1jax.version import __version__
 

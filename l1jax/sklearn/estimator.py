@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from l1jax import penalties
+from l1jax.folds import Folds
 from l1jax.grid import lambda_grid
 from l1jax.losses import Loss
 from l1jax.problem import Problem
 from l1jax.result import Result
-from l1jax.selection import Folds
 
 try:
     from scipy.sparse import csr_array

@@ -42,17 +42,18 @@ class Block:
         return jax.vmap(lane, in_axes=(0, None if self.shared else 0, *(0 for _ in own)))(self.forms, self.XT, *own)
 
 
-def block_of(problem: Problem, design: Design, weights: Array | None, targets: Array | None) -> Block:
+def block_of(problem: Problem, design: Design, count: int, weights: Array | None, targets: Array | None) -> Block:
     """Lanes of one problem: weights of the rows (L, n), responses (L, n), or the problem's; its design is prepared."""
+    tally = jnp.zeros(count, bool)
 
-    def form(weights: Array | None, targets: Array | None) -> StandardForm:
+    def form(_: Array, weights: Array | None, targets: Array | None) -> StandardForm:
         posed = problem if targets is None else dataclasses.replace(problem, y=targets)
         if weights is None:
             return _bare(form_with(posed, design))
         posed = dataclasses.replace(posed, sample_weight=weights)
         return _bare(form_with(posed, reweighted(design, posed.weights(), problem.fit_intercept, problem.standardize)))
 
-    return Block(jax.vmap(form)(weights, targets), design.XT, shared=True)
+    return Block(jax.vmap(form)(tally, weights, targets), design.XT, shared=True)
 
 
 def block_of_problems(problems: Problem) -> Block:
@@ -62,7 +63,8 @@ def block_of_problems(problems: Problem) -> Block:
 
 
 def _bare(form: StandardForm) -> StandardForm:
-    return dataclasses.replace(form, design=dataclasses.replace(form.design, XT=None))
+    design: Any = form.design
+    return dataclasses.replace(form, design=dataclasses.replace(design, XT=None))
 
 
 def solve_block(

@@ -91,12 +91,13 @@ class Drive:
                         raise
         if jax.process_count() > 1:
             whole = _gathered(whole, np.arange(lanes) // size % jax.process_count())
-        return Result(**{name: jax.numpy.asarray(a) for name, a in whole.items()})
+        arrays: dict[str, Any] = {name: jax.numpy.asarray(a) for name, a in whole.items()}
+        return Result(**arrays)
 
 
 def _as_here(work: Callable[[int], None]) -> Callable[[int], None]:
     """The same in another thread, under this one's settings of JAX."""
-    x64, device = bool(jax.config.jax_enable_x64), jax.config.jax_default_device
+    x64, device = jax.numpy.result_type(float) == np.float64, jax.config.values["jax_default_device"]
 
     def there(k: int) -> None:
         with jax.enable_x64(x64), jax.default_device(device):

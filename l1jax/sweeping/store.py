@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from l1jax.result import Result
@@ -44,13 +45,13 @@ class Store:
         if not same:
             raise ValueError(f"store: {self.folder} holds another sweep; name a new folder, or remove this one")
 
-    def load(self, k: int, shape: tuple[int, ...]) -> Result | None:
-        """Block k of that shape, if it was finished."""
+    def load(self, k: int, lanes: int) -> Result | None:
+        """Block k, of so many lanes, if it was finished."""
         if self.folder is None or not (file := self._file(k)).exists():
             return None
         found = Result.load(file)
-        if found.gap.shape != shape:
-            raise ValueError(f"store: {file} holds results of shape {found.gap.shape}, want {shape}; remove it")
+        if found.gap.shape[:1] != (lanes,):
+            raise ValueError(f"store: {file} holds results of shape {found.gap.shape}, want ({lanes}, ...); remove it")
         return found
 
     def save(self, k: int, result: Result) -> None:
@@ -66,7 +67,7 @@ def fingerprint(asked: Any) -> str:
     """A digest of a tree's structure and of its leaves' bytes."""
     digest = hashlib.sha256(str(jax.tree.structure(asked)).encode())
     for leaf in jax.tree.leaves(asked):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
         digest.update(f"{array.dtype} {array.shape}".encode())

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
-from l1jax.design import Design, second_moments
+from l1jax.design import Design
 from l1jax.engines import ActiveSet, Engine
 from l1jax.folds import Folds
-from l1jax.grid import CORNER, check_one_strength, critical, grid_from, has_unpriced
+from l1jax.grid import check_one_strength, grid_from, has_unpriced
 from l1jax.losses import Squared
 from l1jax.minimum import Controls
 from l1jax.paths import path
@@ -27,10 +27,11 @@ from l1jax.result import Result
 from l1jax.solving import choose_engine, make_controls, may_have_equalities
 from l1jax.standard_form import prepared, standard_form
 from l1jax.sweeping.axes import Axes, check_axes, starts
-from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, solve_block
 from l1jax.sweeping.driving import Drive
+from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
 
-WIDEST = 1024  # columns of a Gram matrix that is solved in step with others
+WIDEST = 1024  # columns of a Gram matrix that lanes share
+OWN = 256  # columns of Gram matrices of the lanes' own: beyond, sweeps over all columns lose to small supports
 GRAMS = 32_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
 NUMBERS = 30_000_000  # of a block of lanes that an engine solves one by one
@@ -171,20 +172,20 @@ class Study:
         engine = self.engine.traced if isinstance(self.engine, ActiveSet) else self.engine
         design = standard_form(self.problem).design
         lanes = self._lanes(np.arange(len(self.axes)), grids)
-        return _solved(engine, _mode(), True, self.problem, design, None, self.controls, *lanes)
+        return lanes_solved(engine, _mode(), True, None, self.problem, design, None, self.controls, *lanes)
 
     def on_host(self, grids: Array, drive: Drive) -> Result:
         problem, axes = self.problem, self.axes
         n, p = problem.X.shape
         form, penalty = prepared(problem)
         equalities = may_have_equalities(penalty.with_lam(jnp.min(grids)), form)
-        in_step = _in_step(problem, self.asked["solver"]) and not equalities
+        own = axes.folds is not None or axes.weights is not None
+        in_step = _in_step(problem, self.asked["solver"], own) and not equalities
         asked = (problem, axes, grids, self.controls, str(self.asked))
         if not in_step and isinstance(self.engine, ActiveSet):
             return drive.run(self._alone(grids), len(axes), 1, asked, threads=False)
         if in_step:
             engine, table = None, self._fold_moments(form.design)
-            own = axes.folds is not None or axes.weights is not None
             size = min(LANES, max(8, GRAMS // (p * p * problem.dtype.itemsize))) if own else LANES
             parts = 1 if own else _parts(len(axes), grids.shape[1])
         else:
@@ -196,7 +197,7 @@ class Study:
 
         def block(ids: np.ndarray) -> Result:
             lanes = self._lanes(ids // parts, many[ids])
-            return _dealt(engine, _mode(), equalities, mesh, problem, form.design, table, self.controls, *lanes)
+            return lanes_solved(engine, _mode(), equalities, mesh, problem, form.design, table, self.controls, *lanes)
 
         found = drive.run(block, len(many), size, asked, threads=in_step)
         found = jax.tree.map(lambda a: a.reshape(len(axes), -1, *a.shape[2:])[:, : grids.shape[1]], found)
@@ -225,7 +226,7 @@ class Study:
         folds = self.axes.folds
         if folds is None or self.axes.weights is not None:
             return None
-        return _training_moments(design, np.asarray(folds), self.problem.weights())
+        return training_moments(design, np.asarray(folds), self.problem.weights())
 
     def _alone(self, grids: Array) -> Callable[[np.ndarray], Result]:
         def lane(ids: np.ndarray) -> Result:
@@ -256,10 +257,8 @@ def repaired(found: Result, posed: Callable[[int], Problem], how: dict[str, Any]
         except ValueError:  # data without an answer: NaN says so
             continue
 
-        def put(a: np.ndarray, b: Array, lane: int = lane, at: np.ndarray = at) -> None:
-            a[lane, at] = b
-
-        jax.tree.map(put, arrays, dataclasses.replace(again, names=None))
+        for part, more in zip(jax.tree.leaves(arrays), jax.tree.leaves(again), strict=True):
+            part[lane, at] = more
     return jax.tree.map(jnp.asarray, arrays)
 
 
@@ -293,7 +292,7 @@ def _over_problems(
     several = any(value is not None for value in along.values())
     (n, p), ratio = first.X.shape, asked["ratio"]
     engine = choose_engine(first, asked["solver"])
-    in_step = _in_step(first, asked["solver"])
+    in_step = _in_step(first, asked["solver"], own=True)
     same = (over, along, lams, str(asked))
     if several or (not in_step and isinstance(engine, ActiveSet)):
 
@@ -308,7 +307,7 @@ def _over_problems(
 
     def block(ids: np.ndarray) -> Result:
         used = None if in_step else engine
-        return _problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, given, controls, row(ids))
+        return problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, given, controls, row(ids))
 
     found = drive.run(block, count, min(LANES, max(8, size)), same, threads=in_step)
     if in_step:
@@ -319,84 +318,9 @@ def _over_problems(
     return dataclasses.replace(found, names=first.names)
 
 
-def _in_step(problem: Problem, solver: Any) -> bool:
+def _in_step(problem: Problem, solver: Any, own: bool) -> bool:
     """Whether lanes are solved in step: by Gram matrices, where their sweeps are cheap."""
     n, p = problem.X.shape
     suits = isinstance(problem.loss, Squared) and not problem.outputs and isinstance(problem.penalty, Elementwise)
-    small = p <= min(n, WIDEST) and jax.default_backend() == "cpu"
+    small = p <= min(n, OWN if own else WIDEST) and jax.default_backend() == "cpu"
     return solver == "auto" and suits and bool(problem.penalty.certified) and small
-
-
-def _solved(
-    engine: Engine | None,
-    mode: str,
-    equalities: bool,
-    problem: Problem,
-    design: Design,
-    table: Array | None,
-    controls: Controls,
-    weights: Array | None,
-    targets: Array | None,
-    penalties: Any,
-    folds: Array | None,
-    grids: Array,
-) -> Result:
-    """The lanes of one problem; without an engine, in step."""
-    block = block_of(problem, design, weights, targets)
-    if engine is None:
-        return descend_block(block, None if table is None else table[folds], penalties, grids, controls)
-    return solve_block(block, engine, mode, equalities, penalties, grids, controls)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _dealt(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
-    """The same, the lanes dealt over a mesh."""
-    program = functools.partial(_solved, engine, mode, equalities)
-    return _over_mesh(program, mesh, 4, given)(*given)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
-    """A lane for each row of a tree; without an engine, in step."""
-
-    def program(ratio: Any, lams: Array | None, controls: Controls, rows: Any) -> Result:
-        problems = jax.vmap(make)(rows)
-        shape = problems.X.shape
-        penalties = jax.tree.map(lambda a: a.astype(problems.X.dtype), problems.penalty)
-        block = block_of_problems(problems)
-        if lams is None:
-            start = block.over(lambda form, penalty: critical(form, penalty, CORNER, engine is not None), penalties)
-            grids = jax.vmap(lambda start: grid_from(start, shape[1:], num, ratio))(start)
-        else:
-            grids = jnp.broadcast_to(lams[None], (shape[0], len(lams)))
-        if engine is None:
-            return descend_block(block, None, penalties, grids, controls)
-        return solve_block(block, engine, mode, True, penalties, grids, controls)
-
-    return _over_mesh(program, mesh, 3, given)(*given)
-
-
-def _over_mesh(program: Callable[..., Result], mesh: Mesh | None, shared: int, given: Any) -> Callable[..., Result]:
-    """The program with the arguments after the first `shared` ones dealt over the mesh's first axis, and its result."""
-    if mesh is None:
-        return program
-    lanes = PartitionSpec(mesh.axis_names[0])
-    specs = tuple(PartitionSpec() if i < shared else lanes for i in range(len(given)))
-    return jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=lanes, check_vma=False)
-
-
-def _training_moments(design: Design, train: np.ndarray, s: Array) -> Array:
-    """X'SX of the rows that each fold fits, (K, p, p): the whole without the others, where these are fewer.
-
-    `s` (n,) sums to 1; of each fold's rows its weights do.
-    """
-    whole = second_moments(design.XT, s)
-    fewer = np.sum(train, axis=1) * 2 > train.shape[1]
-    parts = np.where(fewer[:, None], ~train, train)
-    order = np.argsort(~parts, axis=1, kind="stable")[:, : int(np.max(np.sum(parts, axis=1)))]
-
-    def moments(rows: np.ndarray, part: np.ndarray, fewer: bool, train: np.ndarray) -> Array:
-        own = second_moments(design.XT[:, rows], jnp.where(part[rows], s[rows], 0.0))
-        return (whole - own if fewer else own) / jnp.sum(jnp.where(train, s, 0.0))
-
-    return jnp.stack([moments(*fold) for fold in zip(order, parts, fewer, train, strict=True)])

@@ -1,0 +1,286 @@
+"""sweep is path at every place of its axes: in step, lane by lane, traced, in chunks, from disk."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import l1jax
+from l1jax import L1, Bounds, ElasticNet, Factors, Folds, GroupLasso, Logistic, Poisson, Problem, path, sweep
+
+N, P = 40, 6
+
+
+def data(seed=0, n=N, p=P):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, p)) * np.geomspace(0.1, 10, p) + rng.normal(size=p)
+    y = X @ np.where(np.arange(p) % 2, 0, 1 / np.geomspace(0.1, 10, p)) + 0.3 * rng.normal(size=n) + 2
+    return X, y
+
+
+X, Y = data()
+TARGETS = np.stack([Y, Y[::-1], Y**2], axis=1)
+WEIGHTS = np.random.default_rng(1).integers(0, 3, (2, N)).astype(float)
+SIGNS = np.greater(TARGETS, np.median(TARGETS, axis=0)).astype(float)
+LAMS = [0.3, 0.02, 0.1]  # in no order
+CASES = {
+    "plain": (Problem(X, Y, penalty=L1(1.0)), {}),
+    "targets": (Problem(X, Y, penalty=L1(1.0), standardize=True), {"targets": TARGETS}),
+    "every axis": (
+        Problem(X, Y, penalty=ElasticNet(1.0, l1_ratio=0.5), sample_weight=np.arange(1.0, N + 1), offset=X[:, 1]),
+        {"targets": TARGETS, "folds": 3, "weights": WEIGHTS, "l1_ratios": [0.3, 1.0]},
+    ),
+    "folds in time": (
+        Problem(X, Y, penalty=Bounds(L1(1.0), lower=-0.1), fit_intercept=False),
+        {"folds": Folds.in_time(np.arange(N), 3)},
+    ),
+    "free coefficients": (Problem(X, Y, penalty=Factors(L1(1.0), [0, 1, 2, 1, 1, np.inf])), {"weights": WEIGHTS}),
+    "logistic": (Problem(X, SIGNS[:, 0], loss=Logistic(), penalty=L1(1.0)), {"targets": SIGNS, "folds": 2}),
+    "groups": (Problem(X, Y, penalty=GroupLasso(1.0, groups=[0, 0, 1, 1, 2, 2])), {"weights": WEIGHTS}),
+}
+
+
+def places(axes):
+    """Each place of the axes, and the problem there."""
+    folds = axes.get("folds")
+    if isinstance(folds, int):
+        folds = Folds.of(N, folds)
+    counts = [
+        [None] if axes.get(name) is None else range(count)
+        for name, count in (
+            ("targets", np.shape(axes.get("targets"))[-1:]),
+            ("folds", (0 if folds is None else len(folds),)),
+            ("weights", np.shape(axes.get("weights"))[:1]),
+            ("l1_ratios", np.shape(axes.get("l1_ratios"))),
+        )
+        for count in [count[0] if count else 0]
+    ]
+    for t, k, w, r in itertools.product(*counts):
+
+        def posed(problem, t=t, k=k, w=w, r=r):
+            weight = np.ones(N) if problem.sample_weight is None else np.asarray(problem.sample_weight)
+            weight = weight * (1 if w is None else axes["weights"][w]) * (1 if k is None else folds.train[k])
+            problem = dataclasses.replace(problem, sample_weight=weight)
+            if t is not None:
+                problem = dataclasses.replace(problem, y=axes["targets"][:, t])
+            if r is not None:
+                problem = dataclasses.replace(
+                    problem, penalty=dataclasses.replace(problem.penalty, l1_ratio=axes["l1_ratios"][r])
+                )
+            return problem
+
+        yield tuple(i for i in (t, k, w, r) if i is not None), posed
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_sweep_is_a_path_at_every_place(name):
+    problem, axes = CASES[name]
+    found = sweep(problem, lams=LAMS, tol=1e-9, **axes)
+    assert bool(jnp.all(found.converged))
+    seen = 0
+    for at, posed in places(axes):
+        lane = jax.tree.map(lambda a, at=at: a[at], found)
+        alone = path(posed(problem), lams=LAMS, tol=1e-12)
+        np.testing.assert_allclose(lane.lams, LAMS)
+        np.testing.assert_allclose(lane.objective, alone.objective, rtol=1e-7)
+        np.testing.assert_allclose(lane.coef, alone.coef, atol=2e-4 * float(jnp.max(jnp.abs(alone.coef))))
+        np.testing.assert_allclose(lane.intercept, alone.intercept, rtol=1e-3, atol=1e-3)
+        for i in range(len(LAMS)):  # the certificate is that of the place's own problem
+            here = dataclasses.replace(posed(problem), penalty=posed(problem).penalty.with_lam(LAMS[i]))
+            gap = l1jax.duality_gap(here, lane.coef[i], lane.intercept[i])
+            assert max(float(gap), float(lane.gap[i])) <= 1e-9
+        seen += 1
+    assert seen == found.gap.size // len(LAMS)
+
+
+def test_grids_are_those_of_all_rows():
+    problem, axes = CASES["every axis"]
+    found = sweep(problem, num=4, ratio=0.05, **axes)
+    whole = {**axes, "folds": None, "weights": None}
+    for at, posed in places(whole):
+        t, r = at
+        own = l1jax.lambda_grid(
+            dataclasses.replace(posed(problem), sample_weight=problem.sample_weight), num=4, ratio=0.05
+        )
+        np.testing.assert_allclose(found.lams[t, :, :, r], np.broadcast_to(own, (3, 2, 4)), rtol=1e-12)
+
+
+def test_one_path_is_cut_into_parts_that_meet():
+    problem = CASES["plain"][0]
+    found = sweep(problem, num=150, ratio=1e-3, tol=1e-10)
+    alone = path(problem, num=150, ratio=1e-3, tol=1e-10)
+    np.testing.assert_allclose(found.lams, alone.lams)
+    np.testing.assert_allclose(found.objective, alone.objective, rtol=1e-9)
+    assert bool(jnp.all(found.converged))
+
+
+def make(own):
+    return Problem(own[0], own[1], penalty=L1(0.05))
+
+
+MANY = tuple(np.stack(parts) for parts in zip(*(data(seed, 20, 4) for seed in range(7)), strict=True))
+
+
+@pytest.mark.parametrize("lams", [None, LAMS])
+def test_many_problems(lams):
+    found = sweep(make, over=MANY, lams=lams, num=3, ratio=0.1, chunk=3)
+    for b in range(7):
+        alone = path(make((MANY[0][b], MANY[1][b])), lams=lams, num=3, ratio=0.1, tol=1e-10)
+        np.testing.assert_allclose(found.lams[b], alone.lams, rtol=1e-12)
+        np.testing.assert_allclose(found.objective[b], alone.objective, rtol=1e-6, atol=1e-9)
+    assert bool(jnp.all(found.converged))
+
+
+def test_problems_drawn_from_keys_with_another_axis():
+    def draw(key):
+        X = jax.random.normal(key, (20, 4))
+        return Problem(X, X[:, 0] - X[:, 1] ** 2, penalty=L1(1.0))
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    found = sweep(draw, over=keys, folds=2, lams=LAMS)
+    alone = sweep(draw(keys[2]), folds=2, lams=LAMS)
+    assert found.coef.shape == (3, 2, 3, 4)
+    np.testing.assert_allclose(found.coef[2], alone.coef)
+
+
+def test_problems_without_an_answer_are_nan_and_spare_the_others():
+    spoilt = MANY[1].copy()
+    spoilt[2, 0] = np.nan
+    found = sweep(make, over=(MANY[0], spoilt), lams=LAMS)
+    good = np.arange(7) != 2
+    np.testing.assert_array_equal(found.converged, np.broadcast_to(good[:, None], (7, 3)))
+    assert np.all(np.isnan(found.gap[2]))
+
+
+def test_what_weights_leave_constant_is_solved_all_the_same():
+    only = np.zeros((2, N))
+    only[0, :20], only[1] = 1, 1
+    design = X.copy()
+    design[:20, 3] = 1.0  # constant on the rows of the first weighting
+    problem = Problem(design, Y, penalty=L1(1.0))
+    found = sweep(problem, weights=only, lams=LAMS)
+    assert bool(jnp.all(found.converged))
+    assert np.all(np.asarray(found.coef)[0, :, 3] == 0)
+    alone = path(dataclasses.replace(problem, sample_weight=only[0]), lams=LAMS, tol=1e-10)
+    np.testing.assert_allclose(found.objective[0], alone.objective, rtol=1e-5)
+
+
+def test_chunks_make_no_difference():
+    problem, axes = CASES["every axis"]
+    one = sweep(problem, lams=LAMS, tol=1e-10, **axes)
+    other = sweep(problem, lams=LAMS, tol=1e-10, chunk=7, **axes)
+    np.testing.assert_allclose(one.coef, other.coef, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["every axis", "logistic"])
+def test_traced(name):
+    problem, axes = CASES[name]
+    found = jax.jit(lambda problem: sweep(problem, lams=LAMS, **axes))(problem)
+    known = sweep(problem, lams=LAMS, **axes)
+    assert bool(jnp.all(found.converged))
+    np.testing.assert_allclose(found.objective, known.objective, rtol=1e-5, atol=1e-7)
+
+
+def test_derivatives():
+    axes = {"targets": TARGETS[:, :2], "weights": WEIGHTS}
+
+    def swept(X, lam):
+        return jnp.sum(sweep(Problem(X, Y, penalty=L1(1.0)), lams=lam[None], **axes).coef ** 2)
+
+    def looped(X, lam):
+        total = 0.0
+        for t, w in itertools.product(range(2), range(2)):
+            alone = Problem(X, TARGETS[:, t], penalty=L1(1.0), sample_weight=WEIGHTS[w])
+            total += jnp.sum(path(alone, lams=lam[None], tol=1e-12).coef ** 2)
+        return total
+
+    at = (jnp.asarray(X), jnp.asarray(0.1))
+    for ours, theirs in zip(jax.grad(swept, (0, 1))(*at), jax.grad(looped, (0, 1))(*at), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(jnp.max(jnp.abs(theirs))))
+
+
+def test_a_sweep_goes_on_from_what_is_on_disk(tmp_path, monkeypatch):
+    problem, axes = CASES["every axis"]
+    ask = {"lams": LAMS, "chunk": 10, **axes}
+    whole = sweep(problem, **ask)
+    calls = []
+    from l1jax.sweeping import study
+
+    original = study.lanes_solved
+
+    def counted(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(study, "lanes_solved", counted)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(problem, store=tmp_path, **ask)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["block-0000000.npz", "manifest.json"]
+    found = sweep(problem, store=tmp_path, progress=True, **ask)
+    assert len(calls) == 5  # one before, one torn off, three after
+    np.testing.assert_array_equal(found.coef, whole.coef)
+    again = sweep(problem, store=tmp_path, **{**ask, "chunk": 3})  # blocks keep their size
+    np.testing.assert_array_equal(again.gap, whole.gap)
+    assert len(calls) == 5
+
+    with pytest.raises(ValueError, match="holds another sweep"):
+        sweep(problem, store=tmp_path, **{**ask, "lams": [0.1]})
+    block = tmp_path / "block-0000001.npz"
+    block.write_bytes(block.read_bytes()[:100])
+    with pytest.raises(ValueError, match="no saved l1jax result"):
+        sweep(problem, store=tmp_path, **ask)
+    (tmp_path / "manifest.json").write_text(json.dumps([1]))
+    with pytest.raises(ValueError, match="no manifest"):
+        sweep(problem, store=tmp_path, **ask)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="holds files"):
+        sweep(problem, store=tmp_path, **ask)
+
+
+PLAIN = CASES["plain"][0]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        ({"targets": Y}, r"targets: want shape \(40, T\)"),
+        ({"targets": TARGETS * np.nan}, "targets: NaN"),
+        ({"weights": WEIGHTS.T}, r"weights: want shape \(W, 40\)"),
+        ({"weights": -WEIGHTS}, "weights: .* row 0"),
+        ({"weights": WEIGHTS * 0}, "weights: .* row 0"),
+        ({"l1_ratios": [0.5]}, "l1_ratios: want a penalty that has an l1_ratio"),
+        ({"lams": [-1.0]}, "lams: want finite"),
+        ({"lams": 0.1}, r"lams: want strengths of shape \(L,\)"),
+        ({"folds": [0, 1]}, "folds: want one for each of 40"),
+        ({"chunk": 0}, "chunk: want a whole number"),
+        ({"over": np.ones(3)}, "over: want a function"),
+        ({"ratio": 2.0}, "ratio: want a number between"),
+        ({"solver": "best"}, "solver: want"),
+    ],
+)
+def test_bad_input(ask, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(PLAIN, **ask)
+
+
+def test_more_bad_input():
+    with pytest.raises(ValueError, match="over: want a tree of arrays"):
+        sweep(make)
+    with pytest.raises(ValueError, match="progress, store, chunk"):
+        jax.jit(lambda problem: sweep(problem, lams=LAMS, chunk=2))(PLAIN)
+    with pytest.raises(ValueError, match="no grid"):
+        sweep(Problem(X, Y * 0, penalty=L1(1.0)))
+    with pytest.raises(TypeError, match="problem: want l1jax"):
+        sweep(3.0)
+
+
+def test_counts_are_responses_too():
+    found = sweep(Problem(X / 10, SIGNS[:, 0], loss=Poisson(), penalty=L1(1.0)), targets=SIGNS, lams=[0.02])
+    assert bool(jnp.all(found.converged))
