@@ -169,8 +169,9 @@ def test_what_weights_leave_constant_is_solved_all_the_same():
     np.testing.assert_allclose(found.objective[0], alone.objective, rtol=1e-5)
 
 
-def test_chunks_make_no_difference():
-    problem, axes = CASES["every axis"]
+@pytest.mark.parametrize("name", ["every axis", "logistic"])
+def test_chunks_make_no_difference(name):
+    problem, axes = CASES[name]
     one = sweep(problem, lams=LAMS, tol=1e-10, **axes)
     other = sweep(problem, lams=LAMS, tol=1e-10, chunk=7, **axes)
     np.testing.assert_allclose(one.coef, other.coef, atol=1e-6)

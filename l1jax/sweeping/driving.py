@@ -41,11 +41,14 @@ class Drive:
         if self.progress or self.store is not None or self.chunk is not None:
             raise ValueError("progress, store, chunk: want None under jit, vmap or grad, where chunks can't be driven")
 
-    def run(self, block: Callable[[np.ndarray], Result], lanes: int, size: int, asked: Any, *, threads: bool) -> Result:
-        """block(ids) for all lanes, in blocks of one size, their results put together.
+    def one_by_one(self, lane: Callable[[int], Result], lanes: int, asked: Any) -> Result:
+        """lane(i) for all lanes, their results stacked."""
+        return self._run(lambda ids: jax.tree.map(lambda a: a[None], lane(int(ids[0]))), lanes, 1, asked, 1)
 
-        Several processes share the blocks; each gets all results.
-        """
+    def in_blocks(
+        self, block: Callable[[np.ndarray], Result], lanes: int, size: int, asked: Any, *, threads: bool
+    ) -> Result:
+        """block(ids) for all lanes, in blocks of one size, at most `size` if that is not given."""
         devices = 1 if self.mesh is None else self.mesh.shape[self.mesh.axis_names[0]]
         workers = (os.cpu_count() or 1) if threads and devices == 1 else 1
         if self.chunk is None:
@@ -53,7 +56,10 @@ class Drive:
             size = -(-lanes // (-(-blocks // workers) * workers))
         else:
             size = self.chunk
-        size = -(-size // devices) * devices
+        return self._run(block, lanes, -(-size // devices) * devices, asked, workers)
+
+    def _run(self, block: Callable[[np.ndarray], Result], lanes: int, size: int, asked: Any, workers: int) -> Result:
+        """The blocks' results put together. Several processes share the blocks; each gets all results."""
         store = Store(self.store, asked, lanes, size)
         size = store.block
         count = -(-lanes // size)

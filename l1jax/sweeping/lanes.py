@@ -66,7 +66,8 @@ def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[
         point, value, sweeps, going, k = carry
         after, points = jax.lax.scan(lambda at, _: (sweep(moments.G, terms, at),) * 2, point, length=HISTORY)
         points = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), point, points)
-        point = _better(moments, terms, _extrapolated(points), after)
+        new = _better(moments, terms, _extrapolated(points), after)
+        point = jax.tree.map(lambda a, b: jnp.where(going[None], a, b), new, point)  # whatever the others do
         lower = _objective(moments, terms, point)
         sweeps = sweeps + jnp.where(going, HISTORY, 0)
         moving = value - lower > 4 * eps(lower.dtype) * moments.yy  # else only rounding is left

@@ -183,7 +183,7 @@ class Study:
         in_step = _in_step(problem, self.asked["solver"], own) and not equalities
         asked = (problem, axes, grids, self.controls, str(self.asked))
         if not in_step and isinstance(self.engine, ActiveSet):
-            return drive.run(self._alone(grids), len(axes), 1, asked, threads=False)
+            return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked)
         if in_step:
             engine, table = None, self._fold_moments(form.design)
             size = min(LANES, max(8, GRAMS // (p * p * problem.dtype.itemsize))) if own else LANES
@@ -199,7 +199,7 @@ class Study:
             lanes = self._lanes(ids // parts, many[ids])
             return lanes_solved(engine, _mode(), equalities, mesh, problem, form.design, table, self.controls, *lanes)
 
-        found = drive.run(block, len(many), size, asked, threads=in_step)
+        found = drive.in_blocks(block, len(many), size, asked, threads=in_step)
         found = jax.tree.map(lambda a: a.reshape(len(axes), -1, *a.shape[2:])[:, : grids.shape[1]], found)
         return self._repaired(found) if in_step else found
 
@@ -228,13 +228,9 @@ class Study:
             return None
         return training_moments(design, np.asarray(folds), self.problem.weights())
 
-    def _alone(self, grids: Array) -> Callable[[np.ndarray], Result]:
-        def lane(ids: np.ndarray) -> Result:
-            posed = self.axes.posed(self.problem, int(ids[0]))
-            found = path(posed, lams=grids[ids[0]], **self._how)
-            return jax.tree.map(lambda a: a[None], dataclasses.replace(found, names=None))
-
-        return lane
+    def _alone(self, grids: Array, lane: int) -> Result:
+        found = path(self.axes.posed(self.problem, lane), lams=grids[lane], **self._how)
+        return dataclasses.replace(found, names=None)
 
     @property
     def _how(self) -> dict[str, Any]:
@@ -296,11 +292,10 @@ def _over_problems(
     same = (over, along, lams, str(asked))
     if several or (not in_step and isinstance(engine, ActiveSet)):
 
-        def alone(ids: np.ndarray) -> Result:
-            found = sweep(make(row(int(ids[0]))), lams=lams, **along, **asked)
-            return jax.tree.map(lambda a: a[None], dataclasses.replace(found, names=None))
+        def alone(i: int) -> Result:
+            return dataclasses.replace(sweep(make(row(i)), lams=lams, **along, **asked), names=None)
 
-        return dataclasses.replace(drive.run(alone, count, 1, same, threads=False), names=first.names)
+        return dataclasses.replace(drive.one_by_one(alone, count, same), names=first.names)
     controls = make_controls(first, engine, asked["tol"], asked["max_steps"])
     given = None if lams is None else jnp.sort(_strengths(lams, first))[::-1]
     size = GRAMS // (p * max(p, n) * first.dtype.itemsize) if in_step else NUMBERS // (n * p)
@@ -309,7 +304,7 @@ def _over_problems(
         used = None if in_step else engine
         return problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, given, controls, row(ids))
 
-    found = drive.run(block, count, min(LANES, max(8, size)), same, threads=in_step)
+    found = drive.in_blocks(block, count, min(LANES, max(8, size)), same, threads=in_step)
     if in_step:
         found = repaired(found, lambda i: make(row(i)), how)
     if given is not None:
