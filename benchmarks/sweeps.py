@@ -137,7 +137,7 @@ def tables(records):
             continue
         beside = {other: r for (at, other, where, _), r in records.items() if (at, where) == (row, host(device))}
         best, figures = best_peer(beside, label(TARGET)), reached(record)
-        mine = "missed" if figures is None else f"{seconds(figures)} ({figures['gap']:.0e})"
+        mine = f"{seconds(figures)} ({figures['gap']:.0e})" if figures else missed(record)
         theirs = "" if best is None else f"{best[0]} {seconds(best[1])}"
         ratio = "" if None in (best, figures) else f"{figures['median_s'] / best[1]['median_s']:.2f}"
         peak = "" if record["peak_mb"] is None or device != "cpu" else str(record["peak_mb"])
@@ -162,6 +162,10 @@ def reached(record):
     return next((record["targets"][t] for t in map(label, (TARGET, COARSE)) if t in record["targets"]), None)
 
 
+def missed(record):
+    return "not timed" if any(step["gap"] <= TARGET for step in record["ladder"].values()) else "missed"
+
+
 def peers_table(records):
     lines = []
     for (row, name, device, _), record in records.items():
@@ -169,7 +173,7 @@ def peers_table(records):
         if name == OURS:
             continue
         if figures is None:
-            lines.append([row, device, name, "missed", "", "", ""])
+            lines.append([row, device, name, missed(record), "", "", ""])
             continue
         parts = f"{figures['parts']}, scaled" if "parts" in figures else "all"
         said = [seconds(figures), f"{figures['gap']:.0e}, {figures['tol']:.0e}", str(figures["threads"]), parts]
