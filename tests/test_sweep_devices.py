@@ -38,11 +38,8 @@ found = sweep(draw, over=keys, num=4, ratio=0.1)
 alone = sweep(draw, over=keys, num=4, ratio=0.1, mesh=Mesh(np.array(jax.devices()[3:4]), ("lanes",)))
 np.testing.assert_allclose(found.coef, alone.coef, rtol=0, atol=1e-9)
 
-logistic = Problem(X, (y > 0) * 1.0, loss=l1jax.Logistic(), penalty=L1(1.0))
-found = sweep(logistic, solver="ssn", **{**ask, "tol": 1e-8})
-alone = sweep(logistic, **{**ask, "tol": 1e-8})
-assert bool(jnp.all(found.converged)) and bool(jnp.all(alone.converged))
-np.testing.assert_allclose(found.objective, alone.objective, rtol=1e-6)
+found = sweep(problem, solver="cd", **ask)
+np.testing.assert_allclose(found.objective, one.objective, rtol=1e-8)
 
 rows = NamedSharding(Mesh(np.array(jax.devices()), ("rows",)), PartitionSpec("rows", None))
 spread = Problem(jax.device_put(X, rows), y, penalty=L1(1.0))

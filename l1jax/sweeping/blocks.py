@@ -95,10 +95,17 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
     def terms_of(lam: Array) -> Terms:
         return jax.vmap(terms, out_axes=1)(lam, strength, scale, penalties)
 
+    def slopes_of(z: Array) -> Array:
+        def lane(form: StandardForm, z: Array) -> Array:
+            return form.design.tdot(form.s * (form.y - form.design.dot(z)))
+
+        return block.over(lane, z.T).T
+
     moments, sound = _moments(block, gram)
+    single = moments.yy.dtype.itemsize < 8
     low, high = terms_of(lams[:, -1]).domain()
     sound = sound & ~jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
-    z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2)
+    z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
     z = jnp.where(sound[None, None], z, jnp.nan)
 
     def certified(at: tuple[Array, Array]) -> Certificate:

@@ -25,12 +25,17 @@ class Moments:
 
 
 def descend_lanes(
-    terms_of: Callable[[Array], Terms], moments: Moments, lams: Array, goal: Array
+    terms_of: Callable[[Array], Terms],
+    moments: Moments,
+    lams: Array,
+    goal: Array,
+    slopes_of: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, Array]:
     """Minimisers of z'Gz/2 - c'z + penalty(z) at strengths (m, L), each from the last: z (m, p, L), sweeps (m, L).
 
     `terms_of` gives the penalties' terms at strengths (L,), fields of (p, L). A lane that does not get to a relative
-    gap of `goal` is left where its objective stands still: certificates tell.
+    gap of `goal` is left where it stands still: certificates tell. `slopes_of` gives q = c - G z from the
+    data, where Gram matrices have too few digits: then each strength is settled again from there.
 
     Sweeps walk over j, all lanes at once, so that a row of G is read once for all of them; the moves of j - 1 enter
     the slopes when j is due, which keeps the two apart in memory. Every few sweeps each lane tries the affine
@@ -48,6 +53,9 @@ def descend_lanes(
         guess = jax.tree.map(lambda a, b: a + t[None] * (a - b), at, before)
         guess = _better(moments, terms, guess, at)
         found, sweeps = _settle(moments, terms, guess, goal)
+        if slopes_of is not None:
+            found, more = _settle(moments, terms, (found[0], slopes_of(found[0])), goal)
+            sweeps = sweeps + more
         return (found, at, lam, lam_at), (found[0], sweeps)
 
     still = (jnp.zeros_like(moments.c), moments.c)
@@ -63,19 +71,19 @@ def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[
         return jnp.any(going) & (k < ROUNDS)
 
     def body(carry: Any) -> Any:
-        point, value, sweeps, going, k = carry
+        point, sweeps, going, k = carry
         after, points = jax.lax.scan(lambda at, _: (sweep(moments.G, terms, at),) * 2, point, length=HISTORY)
         points = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), point, points)
         new = _better(moments, terms, _extrapolated(points), after)
-        point = jax.tree.map(lambda a, b: jnp.where(going[None], a, b), new, point)  # whatever the others do
-        lower = _objective(moments, terms, point)
+        new = jax.tree.map(lambda a, b: jnp.where(going[None], a, b), new, point)  # whatever the others do
+        length = jnp.sum(_diagonal(moments.G, new[0]) * (new[0] - point[0]) ** 2, axis=0)
+        moving = length > (16 * eps(length.dtype)) ** 2 * moments.yy  # else only rounding is left
         sweeps = sweeps + jnp.where(going, HISTORY, 0)
-        moving = value - lower > 4 * eps(lower.dtype) * moments.yy  # else only rounding is left
-        return point, lower, sweeps, going & moving & _open(moments, terms, point, goal), k + 1
+        return new, sweeps, going & moving & _open(moments, terms, new, goal), k + 1
 
     sweeps = jnp.zeros(start[0].shape[1], jnp.int32)
-    value, going = _objective(moments, terms, start), _open(moments, terms, start, goal)
-    point, _, sweeps, *_ = jax.lax.while_loop(unfinished, body, (start, value, sweeps, going, sweeps[0]))
+    carry = (start, sweeps, _open(moments, terms, start, goal), jnp.zeros((), jnp.int32))
+    point, sweeps, *_ = jax.lax.while_loop(unfinished, body, carry)
     return point, sweeps
 
 
