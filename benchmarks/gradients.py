@@ -42,6 +42,7 @@ def data():
 
 
 X, Y, XV, YV, LAMS = data()
+DATA = LAMS, X, Y  # passed to programs, not closed over: XLA would do some of the work on constants once and for all
 LIPSCHITZ = float(np.linalg.norm(X, 2) ** 2 / N)
 
 
@@ -49,20 +50,20 @@ def half_squares(w, X, y):
     return jnp.mean((X @ w - y) ** 2) / 2
 
 
-def by_l1jax(lams):
-    return l1jax.solve(l1jax.Problem(X, Y, penalty=l1jax.L1(lams), fit_intercept=False), tol=TOL).coef
+def by_l1jax(lams, X, y):
+    return l1jax.solve(l1jax.Problem(X, y, penalty=l1jax.L1(lams), fit_intercept=False), tol=TOL).coef
 
 
 def by_jaxopt(tol):
     solver = jaxopt.ProximalGradient(half_squares, jaxopt.prox.prox_lasso, tol=tol, maxiter=2000)
-    return lambda lams: solver.run(jnp.zeros(P), lams, X, Y).params
+    return lambda lams, X, y: solver.run(jnp.zeros(P), lams, X, y).params
 
 
 def unrolled(steps):
-    def run(lams):
+    def run(lams, X, target):
         def step(carry, _):
             x, y, t = carry
-            v = y - X.T @ (X @ y - Y) / N / LIPSCHITZ
+            v = y - X.T @ (X @ y - target) / N / LIPSCHITZ
             new = jnp.sign(v) * jnp.maximum(jnp.abs(v) - lams / LIPSCHITZ, 0)
             t_next = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
             return (new, new + (t - 1) / t_next * (new - x), t_next), None
@@ -94,7 +95,7 @@ def formula(coef):
 
 def timed(f):
     began = time.perf_counter()
-    jax.block_until_ready(f(LAMS))
+    jax.block_until_ready(f(*DATA))
     return time.perf_counter() - began
 
 
@@ -103,16 +104,16 @@ def main():
     parser.add_argument("--write", action="store_true", help="keep the figures and the table")
     args = parser.parse_args()
     tol, steps = 1e-3, 50
-    while gap(jax.jit(by_jaxopt(tol))(LAMS)) > TOL:
+    while gap(jax.jit(by_jaxopt(tol))(*DATA)) > TOL:
         tol /= 10
-    while gap(jax.jit(unrolled(steps))(LAMS)) > TOL:
+    while gap(jax.jit(unrolled(steps))(*DATA)) > TOL:
         steps *= 2
     ways = {"l1jax": by_l1jax, "l1jax, jit": jax.jit(by_l1jax), f"jaxopt, tol {tol:.0e}": jax.jit(by_jaxopt(tol))}
     ways[f"unrolled, {steps} steps"] = jax.jit(unrolled(steps))
     exact = np.asarray(l1jax.solve(l1jax.Problem(X, Y, penalty=l1jax.L1(LAMS), fit_intercept=False), tol=1e-14).coef)
     wanted, functions, rows = formula(exact), {}, []
     for name, coef in ways.items():
-        both = jax.value_and_grad(lambda lams, coef=coef: half_squares(coef(lams), XV, YV))
+        both = jax.value_and_grad(lambda *data, coef=coef: half_squares(coef(*data), XV, YV))
         functions[name] = coef, both if name == "l1jax" else jax.jit(both)
         for f in functions[name]:
             timed(f), timed(f)
@@ -123,8 +124,8 @@ def main():
     for name, (coef, both) in functions.items():
         forward, whole = np.median(times[name], axis=0)
         extra = np.median([b - a for a, b in times[name]]) / forward
-        error = np.max(np.abs(both(LAMS)[1] - wanted)) / np.max(np.abs(wanted))
-        figures = {"solve": forward, "both": whole, "extra": extra, "error": float(error), "gap": gap(coef(LAMS))}
+        error = np.max(np.abs(both(*DATA)[1] - wanted)) / np.max(np.abs(wanted))
+        figures = {"solve": forward, "both": whole, "extra": extra, "error": float(error), "gap": gap(coef(*DATA))}
         rows.append({"way": name, **figures})
     table = ["| | solve, s | with gradient, s | gradient / solve | error | gap |", "|" + " --- |" * 6]
     for row in rows:

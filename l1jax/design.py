@@ -10,6 +10,7 @@ from l1jax._node import node
 # Float32 products are TF32 on recent GPUs and bfloat16 on TPUs unless told otherwise; they decide supports and
 # certificates here.
 HIGHEST = jax.lax.Precision.HIGHEST
+WIDE = 16  # so many times as many columns as rows
 
 
 @node
@@ -118,16 +119,24 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scal
     column whose standard deviation is at most eps times its largest entry is constant: it becomes 0 if columns are
     centred or standardised.
     """
-    # Sums run down the columns of X as it lies in memory; it is transposed once, in the last pass.
-    w = s[:, None]
-    largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=0)  # constancy is a column's own, whatever the unit
+    # Sums run down the columns of X as it lies in memory, and it is transposed in the last pass: but first where a
+    # column's numbers lie so far apart that each would be fetched alone.
+    wide = X.shape[1] > WIDE * X.shape[0]
+    X = jax.lax.optimization_barrier(X.T) if wide else X  # type: ignore[no-untyped-call]
+    rows = 1 if wide else 0  # the axis of X that they now are
+
+    def each(a: Array) -> Array:
+        return jnp.expand_dims(a, rows)
+
+    w = jnp.expand_dims(s, 1 - rows)
+    largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=rows)  # constancy is a column's own, whatever the unit
     # A unit before anything is squared: 1e20 squares to infinity in float32.
     unit = _power_of_two(jnp.full_like(largest, jnp.max(largest)) if one_scale else largest)
-    X = jnp.where(w > 0, X, 0.0) * (1 / unit)[None]  # rows of weight 0 may hold anything
-    mean = jnp.sum(X * w, axis=0)
-    apart = X - mean[None]
-    missed = jnp.sum(apart * w, axis=0)  # the mean's rounding
-    variance = jnp.sum(apart**2 * w, axis=0) - missed**2
+    X = jnp.where(w > 0, X, 0.0) * each(1 / unit)  # rows of weight 0 may hold anything
+    mean = jnp.sum(X * w, axis=rows)
+    apart = X - each(mean)
+    missed = jnp.sum(apart * w, axis=rows)  # the mean's rounding
+    variance = jnp.sum(apart**2 * w, axis=rows) - missed**2
     mean = mean + missed
     constant = variance <= (eps(X.dtype) * largest / unit) ** 2
     square = jnp.where(constant, 0.0, variance) if center else jnp.maximum(variance, 0.0) + mean**2
@@ -138,8 +147,8 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scal
         scale = _power_of_two(jnp.full_like(length, jnp.max(length)) if one_scale else length)
     empty = constant & (center or standardize)
     shift = mean if center else jnp.zeros_like(mean)
-    columns = jnp.where(empty[None], 0.0, (X - shift[None]) * (1 / scale)[None])
-    return Design(columns.T, shift * unit, scale * unit, jnp.where(empty, 0.0, length / scale))
+    columns = jnp.where(each(empty), 0.0, (X - each(shift)) * each(1 / scale))
+    return Design(columns if wide else columns.T, shift * unit, scale * unit, jnp.where(empty, 0.0, length / scale))
 
 
 def _power_of_two(x: Array) -> Array:

@@ -15,13 +15,14 @@ from l1jax.engines import ActiveSet
 from l1jax.engines.active import Path
 from l1jax.engines.group_path import GroupPath
 from l1jax.engines.groups import Partition, Radii
-from l1jax.engines.working_set import Floats, Kinks
+from l1jax.engines.kinks import Floats, Kinks
+from l1jax.losses import Squared
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
 from l1jax.penalties import Elementwise, GroupLasso, Terms
 from l1jax.standard_form import Only, StandardForm
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
-AT_ONCE = 4_000_000  # numbers of a penalty held at a time
+AT_ONCE = 1_000_000  # numbers of a penalty held at a time
 
 
 class Penalties:
@@ -32,6 +33,7 @@ class Penalties:
         self.size = max(1, min(len(self), AT_ONCE // form.shape[1]))
         self.held: tuple[int, Any] = (-1, None)
         self.groups = Partition(penalty.groups.of) if isinstance(penalty, GroupLasso) else None
+        self.free = form.intercept and not isinstance(form.loss, Squared)  # an intercept that the loss does not absorb
 
     def __len__(self) -> int:
         return 1 if self.lams is None else self.lams.shape[0]
@@ -46,8 +48,9 @@ class Penalties:
             if lams is not None:
                 part = np.asarray(lams)[block * self.size : (block + 1) * self.size]
                 lams = jnp.asarray(np.pad(part, (0, self.size - len(part)), mode="edge"))
-            self.held = block, [np.asarray(a) for a in _terms(self.form, self.penalty, lams)]
-        return Kinks(*(a[row] for a in self.held[1]))
+            self.held = block, [np.asarray(a) for a in _terms(self.free, self.form, self.penalty, lams)]
+        l1, l2, lower, upper, plain = (a[row] for a in self.held[1])
+        return Kinks(l1, l2, lower, upper, bool(plain))
 
     def _radii(self, lam: float, groups: Partition) -> Radii:
         unit = float(np.asarray(self.form.strength).ravel()[0])  # groups have one for all columns
@@ -152,12 +155,17 @@ def _certified_near(
     return over_lams(at, penalty, lams, forces, z[:, ids], b)
 
 
-@jax.jit
-def _terms(form: StandardForm, penalty: Any, lams: Array | None) -> tuple[Array, ...]:
+@functools.partial(jax.jit, static_argnums=0)
+def _terms(free: bool, form: StandardForm, penalty: Any, lams: Array | None) -> tuple[Array, ...]:
+    """The parts of `Kinks`, with one more that is free, if asked for, at the end."""
+
     def at(penalty: Any) -> tuple[Array, ...]:
         zero, _ = form.start
         terms: Terms = form.units(penalty).terms(zero)[0]
-        return tuple(jax.tree.leaves(terms.full(zero.shape)))
+        plain = jnp.all((terms.l2 == 0) & jnp.isinf(terms.lower) & jnp.isinf(terms.upper))
+        full = jax.tree.leaves(terms.full(zero.shape))
+        none = (0, 0, -jnp.inf, jnp.inf)
+        return *(jnp.pad(a, (0, free), constant_values=x) for a, x in zip(full, none, strict=True)), plain
 
     return over_lams(at, penalty, lams)
 

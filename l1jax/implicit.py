@@ -194,8 +194,18 @@ def _together(pose: Pose, given: Any, given_dot: Any, z: Array, slope: Array) ->
     def prox(given: Any, v: Array) -> Array:
         return pose(given)[1].prox(v, 1.0)
 
-    _, drift = jax.jvp(lambda given: prox(given, v), (given,), (given_dot,))
-    _, spread = jax.linearize(lambda v: prox(given, v), v)
+    _, push = jax.linearize(prox, given, v)  # one proximal map in the program, not two
+    drift, still = push(given_dot, jnp.zeros_like(v)), jax.tree.map(jnp.zeros_like, given)
+
+    def spread(d: Array) -> Array:
+        return push(still, d)
+
+    if z.size <= DENSE:
+        J = jax.vmap(lambda d: spread(d.reshape(z.shape)).ravel())(jnp.eye(z.size, dtype=z.dtype))
+
+        def spread(d: Array) -> Array:
+            return jnp.matmul(J, d.ravel(), precision=HIGHEST).reshape(z.shape)
+
     return Motion(spread, lambda y: spread(y - spread(y)), drift, jnp.zeros_like(z))
 
 

@@ -145,9 +145,10 @@ def check_values(problem: Problem) -> None:
         return
     with jax.ensure_compile_time_eval():  # the problem may be a constant of a function that is being traced
         flags = {name: bool(flag) for name, flag in jax.device_get(_flags(problem)).items()}
-        complaint = (
-            "" if not (flags["y"] and flags.get("sum", True)) else problem.loss.complaint(problem.y, problem.weights())
-        )
+        complaint, loss = "", problem.loss
+        answered = flags["loss"] and type(loss).answerable is not Loss.answerable  # then there is nothing to look for
+        if not answered and flags["y"] and flags.get("sum", True):
+            complaint = loss.complaint(problem.y, problem.weights())
     hint = " (x64 is off: values beyond 3e38 count as infinite)" if jnp.result_type(float) == jnp.float32 else ""
     for name, wrong in _WRONG.items():
         if not flags.get(name, True):

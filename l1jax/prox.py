@@ -4,6 +4,9 @@ Arguments broadcast, scalars against arrays. All maps can be jitted, batched and
 a kink, the derivative is that of the side on which the answer is constant), and none returns -0.0.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -262,31 +265,87 @@ def level(v: Array, total: Array) -> Array:
 def threshold_spectrum(v: Array, t: Array) -> Array:
     """U * max(s - t, 0) * V' for v = U s V': the proximal map of t times the nuclear norm, of a matrix (m, k).
 
-    Its derivative is that of the function of the matrix, also where singular values are equal and the vectors' own
-    derivatives are not finite. Source: Cai, Candès, Shen (2010), "A singular value thresholding algorithm for matrix
-    completion", SIAM J. Optim. 20(4).
+    Its derivatives, of any order, are those of the function of the matrix, also where singular values are equal and the
+    vectors' own derivatives are not finite. Source: Cai, Candès, Shen (2010), "A singular value thresholding algorithm
+    for matrix completion", SIAM J. Optim. 20(4).
     """
     return _product(*_thresholded(v, t)[:3])
 
 
 @threshold_spectrum.defjvp
 def _threshold_spectrum_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    U, left, V, s = _thresholded(*primals)
-    dv, dt = tangents
-    kept = left > 0
-    inside = _product(U.T, None, _product(dv, None, V.T))
-    apart = jnp.where(kept[:, None] ^ kept[None, :], s[:, None] - s[None, :], 1.0)
-    symmetric = jnp.where(kept[:, None] & kept[None, :], 1.0, (left[:, None] - left[None, :]) / apart)
-    total = s[:, None] + s[None, :]
-    skew = (left[:, None] + left[None, :]) / jnp.where(total > 0, total, 1.0)
-    turned = symmetric * (inside + inside.T) / 2 + skew * (inside - inside.T) / 2
-    turned = turned - jnp.diag(jnp.where(kept, dt, 0.0))
-    share = left / jnp.where(kept, s, 1.0)
-    rows = dv - _product(U, None, _product(U.T, None, dv))  # off the space that U spans; of these two one is 0
-    columns = dv - _product(_product(dv, None, V.T), None, V)
-    moved = _product(U, None, _product(turned, None, V))
-    moved = moved + _product(_product(rows, None, V.T), share, V) + _product(U, share, _product(U.T, None, columns))
-    return _product(U, left, V), moved
+    return threshold_spectrum(*primals), jax.jvp(_smoothly, primals, tangents)[1]
+
+
+def _smoothly(v: Array, t: Array) -> Array:
+    """The same by functions of C = v'v that have derivatives of any order, whatever singular values are equal.
+
+    v P (I - t R^-1), P the projector onto what is kept and R the root of C there.
+    """
+    if v.shape[0] < v.shape[1]:
+        return _smoothly(v.T, t).T
+    _, left, V, s = _thresholded(*jax.lax.stop_gradient((v, t)))
+    kept, one = left > 0, jnp.eye(len(s), dtype=v.dtype)
+    C = _product(v.T, None, v)
+    P = _projector(C, V, s**2, kept.astype(v.dtype))
+    unit = jnp.max(s, initial=0.0)
+    unit = jnp.where(unit > 0, unit, 1.0)
+    R = _root(_product(_product(P, None, C), None, P) + unit**2 * (one - P), V, jnp.where(kept, s, unit))
+    return _product(v, None, P - t * jnp.linalg.solve(R, P))
+
+
+@jax.custom_jvp
+def _projector(C: Array, V: Array, squares: Array, kept: Array) -> Array:
+    """That onto those eigenvectors of C, the rows of V, that are kept; `squares` are the eigenvalues."""
+    return _product(V.T, kept, V)
+
+
+@_projector.defjvp
+def _projector_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    """P A (I - P) for the A with C A - A C = P dC (I - P), and its transpose."""
+    C, V, squares, kept = primals
+    P = _projector(*primals)
+    off = jnp.eye(len(P), dtype=P.dtype) - P
+
+    def across(A: Array) -> Array:
+        return _product(_product(P, None, A), None, off)
+
+    def matvec(A: Array) -> Array:
+        inner = across(A)
+        return across(_product(C, None, inner) - _product(inner, None, C)) + A - inner
+
+    apart = (kept[:, None] > 0) & (kept[None, :] == 0)
+    gaps = jnp.where(apart, squares[:, None] - squares[None, :], 1.0)
+    A = jax.lax.custom_linear_solve(matvec, across(tangents[0]), _in_basis(V, gaps), symmetric=True)
+    return P, A + A.T
+
+
+@jax.custom_jvp
+def _root(C: Array, V: Array, roots: Array) -> Array:
+    """The square root of C, whose eigenvectors are the rows of V; `roots` are those of its eigenvalues."""
+    return _product(V.T, roots, V)
+
+
+@_root.defjvp
+def _root_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    """dR with R dR + dR R = dC."""
+    _, V, roots = primals
+    R = _root(*primals)
+
+    def matvec(A: Array) -> Array:
+        return _product(R, None, A) + _product(A, None, R)
+
+    solve = _in_basis(V, roots[:, None] + roots[None, :])
+    return R, jax.lax.custom_linear_solve(matvec, tangents[0], solve, symmetric=True)
+
+
+def _in_basis(V: Array, factors: Array) -> Callable[[Any, Array], Array]:
+    """Division by `factors`, entry by entry in the basis of the rows of V."""
+
+    def solve(_: Any, b: Array) -> Array:
+        return _product(_product(V.T, None, _product(_product(V, None, b), None, V.T) / factors), None, V)
+
+    return solve
 
 
 def _thresholded(v: Array, t: Array) -> tuple[Array, Array, Array, Array]:

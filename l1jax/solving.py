@@ -62,10 +62,20 @@ def solve(
     controls = make_controls(problem, engine, tol, max_steps)
     form, penalty = prepared(problem)
     start = starting_point(problem, form, init)
-    start = jax.tree.map(lambda a: a[None], start)
+    start = _added_axis(start)
     equalities = may_have_equalities(penalty, form)
     found = minimise(engine, "warm", equalities, form, penalty, None, start, controls)
-    return finish(problem, form, penalty, jax.tree.map(lambda a: a[0], found), penalty.lam, controls)
+    return finish(problem, form, penalty, _first(found), penalty.lam, controls)
+
+
+@jax.jit
+def _added_axis(tree: Any) -> Any:
+    return jax.tree.map(lambda a: a[None], tree)
+
+
+@jax.jit
+def _first(tree: Any) -> Any:
+    return jax.tree.map(lambda a: a[0], tree)
 
 
 def choose_engine(problem: Problem, solver: Any) -> Engine | ActiveSet:

@@ -178,7 +178,8 @@ def possible(fact: Callable[[Any, Array], Array], penalty: Any, form: StandardFo
 def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:
     """The standard form, and the penalty with its leaves in the problem's dtype."""
     penalty = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), problem.penalty)
-    return standard_form(problem), penalty
+    # Of the penalty it takes only whether it is valid: so that it isn't differentiated where the data are not.
+    return standard_form(dataclasses.replace(problem, penalty=jax.lax.stop_gradient(penalty))), penalty
 
 
 @jax.jit

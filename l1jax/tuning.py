@@ -65,7 +65,8 @@ def tune(
         `lambda_max`, as nothing moves where all coefficients are 0. Those called "l1_ratio" lie between 0 and 1 and
         move in their logits.
       criterion: "held-out", the mean deviance of `held_out`; "folds", the mean over `folds` of that of the rows left
-        out; "sure", Stein's unbiased estimate of the prediction error, for squared loss and noise of known size.
+        out, by their weight as in `cross_validate`; "sure", Stein's unbiased estimate of the prediction error, for
+        squared loss and noise of known size.
       held_out: (X, y), rows that no solution sees.
       folds: a fold number for each row, (n,).
       noise: the standard deviation of the noise, above 0.
@@ -166,6 +167,10 @@ def _criterion(
         if of.shape != (n,) or len(labels) < 2:
             raise ValueError(f"folds: want a number of at least 2 folds for each of {n} rows, got shape {of.shape}")
         parts = [(_rows(problem, of != label), _rows(problem, of == label)) for label in labels]
+        s = np.asarray(problem.weights())
+        share = [float(np.sum(s[of == label])) for label in labels]
+        if not all(0 < a < 1 for a in share):
+            raise ValueError("folds: want rows of positive weight in each fold, and outside of it")
 
         def mean(penalty: Any, inits: Any) -> tuple[Array, Any]:
             starts = [None] * len(parts) if inits is None else inits
@@ -173,7 +178,6 @@ def _criterion(
             for (kept, out), init in zip(parts, starts, strict=True):
                 inside = dataclasses.replace(problem, **kept._asdict())
                 each.append(_deviance(inside, penalty, tol, init, out))
-            share = [len(out.y) / n for _, out in parts]
             total = sum((a * value for a, (value, _) in zip(share, each, strict=True)), jnp.zeros((), problem.dtype))
             return total, [init for _, init in each]
 

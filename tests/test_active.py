@@ -14,7 +14,7 @@ from kkt import Oracle
 
 import l1jax
 from l1jax import paths
-from l1jax.engines import working_set
+from l1jax.engines import local, working_set
 
 TOL = 1e-6
 
@@ -129,6 +129,17 @@ def test_traced_problems_have_the_same_answers_and_derivatives(rng):
         traced, traced_slope = transform(lambda lam: jnp.stack(jax.value_and_grad(total)(lam)))(jnp.asarray(0.1))
         np.testing.assert_allclose(traced, value, rtol=1e-6)
         np.testing.assert_allclose(traced_slope, slope, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [l1jax.Squared(), l1jax.Logistic()])
+def test_the_host_s_formulas_are_those_of_the_loss(loss):
+    eta = np.array([-1e4, -40.0, -0.3, 0.0, 2.0, 40.0, 1e4])
+    y, s = np.arange(7) % 2.0, np.arange(7) / 21
+    formulas = local.squared if isinstance(loss, l1jax.Squared) else local.logistic
+    seen = formulas(y, s)(eta)
+    np.testing.assert_allclose(seen.value, loss.value(eta, y, s), rtol=1e-14)
+    np.testing.assert_allclose(seen.force, -loss.gradient(jnp.asarray(eta), y, s), rtol=1e-14)
+    np.testing.assert_allclose(seen.curvature, loss.curvature(jnp.asarray(eta), y, s), rtol=1e-14)
 
 
 def test_a_stale_inverse_is_rebuilt(rng, monkeypatch):

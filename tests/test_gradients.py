@@ -46,40 +46,18 @@ def moved(given, name, t):
     return given | {name: given[name] + t * ALONG[name]}
 
 
-KINDS = [("squared", True, True), ("logistic", False, False)]
-
-
-def given_for(kind):
-    return GIVEN | {"y": (GIVEN["y"] > 0) * 1.0} if kind[0] == "logistic" else GIVEN
-
-
-def leaves_of(kind):
-    return [name for name in LEAVES if not (kind[0] == "logistic" and name == "y")]
-
-
-@functools.cache
-def differences(kind):
-    """Central differences of fourth order of the answer, and of the weighted answer's second derivative."""
-    given, h = given_for(kind), 1e-4
-    first = {}
-    for name in leaves_of(kind):
-        low2, low, up, up2 = (answer(kind, moved(given, name, k * h)) for k in (-2, -1, 1, 2))
-        first[name] = np.asarray((8 * (up - low) - (up2 - low2)) / (12 * h))
-    return first
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_derivatives_in_every_leaf(kind):
-    """Outside tracing, where the solution is found on the host."""
-    given, names = given_for(kind), leaves_of(kind)
+def test_derivatives_in_every_leaf():
+    """Outside tracing, where the solution is found on the host, forward and backward; central differences."""
+    kind, given, h = ("squared", True, True), GIVEN, 1e-4
     here, pull = jax.vjp(functools.partial(answer, kind), given)
     assert here[0] == pytest.approx(UPPER[0])  # one at its bound, one 0, others free
     assert np.any(here[1:] == 0)
     (reverse,) = pull(jnp.asarray(WEIGHT))
     still = jax.tree.map(np.zeros_like, given)
     _, push = jax.linearize(functools.partial(answer, kind), given)
-    for name in names:
-        numeric = differences(kind)[name]
+    for name in LEAVES:
+        low2, low, up, up2 = (answer(kind, moved(given, name, k * h)) for k in (-2, -1, 1, 2))
+        numeric = np.asarray((8 * (up - low) - (up2 - low2)) / (12 * h))
         size = np.max(np.abs(numeric))
         assert size > 1e-3
         np.testing.assert_allclose(push(still | {name: ALONG[name]}), numeric, atol=1e-6 * size, rtol=0)
@@ -229,6 +207,43 @@ def test_equal_singular_values_have_the_map_s_derivative():
     turn = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
     _, along = jax.jvp(lambda v: prox(v, 1.0), (3 * jnp.eye(2),), (turn,))
     np.testing.assert_allclose(along, turn * 2 / 3, atol=1e-12)
+
+
+def test_second_derivatives_where_singular_values_are_equal():
+    """Kept ones, both or one of them, and none; a matrix of zeros has derivatives too."""
+    h, d = 1e-3, jnp.array([[1.0, 0.5], [0.3, -2.0], [0.7, 0.2]])
+    starts = jnp.stack([3 * jnp.eye(3, 2), jnp.diag(jnp.array([3.0, 2.0, 0.0]))[:, :2], 0.5 * jnp.eye(3, 2), 0 * d])
+
+    @jax.jit
+    @jax.vmap
+    def of(v):
+        def moved(t):
+            return l1jax.NuclearNorm(1.0).prox(v + t * d, 1.0)
+
+        low2, low, here, up, up2 = jax.vmap(moved)(h * jnp.arange(-2.0, 3.0))
+        numeric = (-up2 + 16 * up - 30 * here + 16 * low - low2) / (12 * h**2)
+        forward = jax.jvp(lambda t: jax.jvp(moved, (t,), (1.0,))[1], (0.0,), (1.0,))[1]
+        return numeric, forward, jax.hessian(lambda t: jnp.sum(moved(t) * d))(0.0)
+
+    numeric, forward, twice = of(starts)
+    assert np.max(np.abs(numeric[0])) > 0.1
+    np.testing.assert_allclose(forward, numeric, atol=1e-7)
+    np.testing.assert_allclose(twice, jnp.sum(forward * d[None], axis=(1, 2)), atol=1e-12)
+
+
+def test_batches_of_batches_of_gradients():
+    """Strengths within responses, through `path`: as one by one."""
+    ys, lams = np.stack([ETA, ETA[::-1]]), jnp.array([0.1, 0.2, 0.3])
+
+    def total(lam, y):
+        posed = l1jax.Problem(X, y, penalty=l1jax.L1(1.0))
+        return jnp.sum(l1jax.path(posed, lams=lam * jnp.array([1.0, 0.5]), tol=1e-12).coef ** 2)
+
+    slopes = jax.grad(total, (0, 1))
+    nested = jax.jit(jax.vmap(jax.vmap(slopes, (0, None)), (None, 0)))(lams, ys)
+    for i, k in ((0, 2), (1, 0)):
+        for batched, alone in zip(nested, slopes(lams[k], ys[i]), strict=True):
+            np.testing.assert_allclose(batched[i, k], alone, rtol=1e-7, atol=1e-9)
 
 
 # -- where others fail

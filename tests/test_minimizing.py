@@ -185,3 +185,20 @@ def test_optimistix_fixed_points_have_the_right_derivatives():
     on = np.flatnonzero(ours(0.2))
     formula = -np.linalg.solve(X[:, on].T @ X[:, on] / N, np.sign(ours(0.2)[on]))
     np.testing.assert_allclose(expected[on], formula, rtol=1e-6)
+
+
+def test_jacobians_are_those_of_the_support_not_of_least_squares():
+    """What a minimiser that differentiates g = 0 gets wrong: d/dy is pinv(X) to it, and d/dlam is 0."""
+
+    def coef(lam, y):
+        return minimize(half_squares, jnp.zeros(P), l1jax.L1(lam), args=(X, y)).params
+
+    on = np.flatnonzero(coef(0.2, y))
+    assert len(on) < P
+    expected = np.zeros((P, N))
+    expected[on] = np.linalg.pinv(X[:, on])
+    of_lam, of_y = jax.jacrev(coef, (0, 1))(0.2, y)
+    np.testing.assert_allclose(of_y, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        of_lam[on], -np.linalg.solve(X[:, on].T @ X[:, on] / N, np.sign(coef(0.2, y)[on])), rtol=1e-6
+    )

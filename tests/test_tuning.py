@@ -1,5 +1,7 @@
 """tune: finds what a fine search finds, in each criterion; stops; stays in range; complains."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +44,15 @@ def test_folds_find_what_a_fine_grid_finds():
     found = l1jax.tune(PROBLEM, one, {"lam": 0.3}, criterion="folds", folds=of, max_steps=40)
     assert found.criterion <= np.min(expected) * (1 + 2e-3)
     assert found.solves == 4 * len(found.history) + 1
+
+
+def test_folds_count_by_their_weights():
+    """As in `cross_validate`, of the same strength and folds."""
+    weights, of = RNG.uniform(0.5, 3, N), np.arange(N) % 4 // 2
+    problem = dataclasses.replace(PROBLEM, sample_weight=jnp.asarray(weights))
+    found = l1jax.tune(problem, one, {"lam": 0.3}, criterion="folds", folds=of, max_steps=1, tol=1e-10)
+    cv = l1jax.cross_validate(problem, folds=of, lams=[0.3], tol=1e-10)
+    np.testing.assert_allclose(found.criterion, cv.mean[0], rtol=1e-7)
 
 
 def test_stein_s_estimate_counts_the_support():

@@ -4,14 +4,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from l1jax.engines.base import Engine
+from l1jax.engines.kinks import Floats, Kinks, together
+from l1jax.engines.local import local_of
 from l1jax.engines.sets import SmoothSet, SquaredSet
-from l1jax.engines.working_set import TINY, Floats, Kinks, Local, Slack, WorkingSet
+from l1jax.engines.working_set import TINY, Slack, WorkingSet
 from l1jax.losses import Loss, Squared
 from l1jax.penalties import Elementwise, GroupLasso, Penalty
 from l1jax.standard_form import StandardForm
@@ -111,12 +110,9 @@ class Path:
         work.enter(moving, first.l2)
 
     def at(self, i: int) -> Kinks:
-        """The penalty at a strength; none on the intercept."""
-        kinks = self.kinks[i]
-        if len(kinks.l1) == self.work.size:
-            return kinks
-        none = (0, 0, -np.inf, np.inf)
-        return Kinks(*(np.append(a, a.dtype.type(x)) for a, x in zip(kinks.parts(), none, strict=True)))
+        """The penalty at a strength."""
+        kinks: Kinks = self.kinks[i]
+        return kinks
 
     @np.errstate(all="ignore")
     def run(self) -> tuple[Floats, Floats, Any]:
@@ -147,11 +143,12 @@ class Path:
             if not between:
                 if good == 0 and returns > RETURNS:
                     good = 1  # as good as it gets; its certificate will tell
+                Z[i : i + good] = points[:good]
+                self._record(slice(i, i + good), forces[:good])
                 for j in range(good):
-                    Z[i + j] = points[j]
-                    self._record(i + j, goals[j], points[j], forces[j], U[j])
                     if self.enough is not None and self.enough(points[j][: len(work.XT)], losses[j]):
-                        Z[i + j :], self.forces[i + j :] = points[j], forces[j]
+                        Z[i + j :] = points[j]
+                        self._record(slice(i + j, count), forces[j])
                         steps[i + j + 1 :] = 0
                         return self._answer(Z, steps)
             if good:
@@ -163,12 +160,8 @@ class Path:
                 i += 0 if between else good
         return self._answer(Z, steps)
 
-    def _record(self, i: int, kinks: Kinks, point: Floats, force: Floats, u: Floats) -> None:
-        self.forces[i] = force
-        p = len(self.reach)
-        ratio = np.abs(u[:p]) / kinks.l1[:p]
-        ratio[point[:p] != 0] = np.inf
-        np.fmax(self.reach, np.where(kinks.l1[:p] > 0, ratio, np.inf), out=self.reach)
+    def _record(self, at: slice, forces: Floats) -> None:
+        self.forces[at] = forces
 
     def _answer(self, Z: Floats, steps: Any) -> tuple[Floats, Floats, Any]:
         p = len(self.work.XT)
@@ -184,7 +177,7 @@ class Path:
             goals.append(kinks)
         return goals
 
-    def _solve(self, goals: list[Kinks], before: Any) -> tuple[list[Floats], Floats, Floats, list[float], Any]:
+    def _solve(self, goals: list[Kinks], before: Any) -> tuple[Floats, Floats, Floats, list[float], Any]:
         """Points optimal on the working set, forces and the slopes of all features there, losses, and steps."""
         work = self.work
         points, forces, slopes, losses, steps = [], [], [], [], []
@@ -201,50 +194,66 @@ class Path:
                 forces.append(work.force())
             losses.append(work.value() if self.enough is not None else np.nan)
         F = np.stack(forces)
-        return points, F, np.stack(slopes) if self.whole else work.slopes(F), losses, np.array(steps)
+        U = np.stack(slopes) if self.whole else work.slopes(F)
+        return np.stack(points), F, U, losses, np.array(steps)
 
     def _point(self) -> Floats:
         z, work = self.rest.copy(), self.work
         z[work.ids[: work.m]] = work.w[: work.m]
         return z
 
-    def _first_wrong(self, goals: list[Kinks], points: list[Floats], U: Floats) -> int:
+    def _first_wrong(self, goals: list[Kinks], points: Floats, U: Floats) -> int:
         """The first point that is not optimal, with what it lacks taken in hand; their number if all are."""
-        for j, kinks in enumerate(goals):
-            pull = np.full(len(self.rest), -np.inf)
-            seen = np.flatnonzero((self.work.where >= 0) | (np.abs(U[j]) > kinks.l1))  # others are right at rest
-            pull[seen] = np.maximum(*kinks[seen].pulls(points[j][seen], U[j][seen]))
-            wrong = seen[pull[seen] > 2 * self._slack(kinks)(kinks.l1[seen], seen)]
-            if len(wrong):
-                outside = wrong[self.work.where[wrong] < 0]
-                self._take(outside, pull)
-                if not len(outside):
-                    self.work.refresh()
-                return j
-        if not self.whole:
-            self.work.refresh()
-        return len(goals)
+        work, strengths = self.work, np.array([[kinks.strength] for kinks in goals])
+        held = work.ids[: work.m]
+        many = together(goals, held)
+        wrong = np.any(many.pulls(points[:, held], U[:, held]) > 2 * self._room(many.l1, strengths, held), axis=1)
+        l1 = np.stack([kinks.l1 for kinks in goals])
+        near = np.where(l1 > 0, np.abs(U) / l1, np.inf)
+        outside = near > 1  # others are right at rest
+        outside[:, held] = False
+        good = len(goals)
+        for j in np.flatnonzero(wrong | outside.any(axis=1)):
+            ids = np.flatnonzero(outside[j])
+            pull = goals[j][ids].pulls(self.rest[ids], U[j, ids])
+            lacking = pull > 2 * self._room(l1[j, ids], strengths[j], ids)
+            if wrong[j] or lacking.any():
+                self._take(ids[lacking], pull[lacking])
+                good = int(j)
+                break
+        if (good < len(goals) and not lacking.any()) or (good == len(goals) and not self.whole):
+            work.refresh()
+        seen, p = slice(max(good, 1)), len(self.reach)
+        np.fmax(self.reach, np.fmax.reduce(near[seen, :p], axis=0), out=self.reach)
+        moved = held[(points[seen, held] != 0).any(axis=0)]
+        self.reach[moved[moved < p]] = np.inf
+        return good
 
     def _foresee(self, u: Floats, slope: Floats, last: float, goal: Kinks) -> None:
         """Take in hand what will have moved at `goal`, if slopes go on as they did."""
         ahead = u + (goal.strength - last) * slope if np.isfinite(last) else u
         far = np.maximum(np.abs(u), np.abs(ahead)) >= 0.98 * goal.l1
         new = np.flatnonzero((self.work.where < 0) & far)
-        pull, at = np.full(len(u), -np.inf), goal[new]
-        pull[new] = np.maximum.reduce([*at.pulls(self.rest[new], u[new]), *at.pulls(self.rest[new], ahead[new])])
-        self._take(new[np.isfinite(pull[new])], pull)
+        at = goal[new]
+        pull = np.maximum(at.pulls(self.rest[new], u[new]), at.pulls(self.rest[new], ahead[new]))
+        free = np.isfinite(pull)
+        self._take(new[free], pull[free])
 
     def _take(self, ids: Any, pull: Floats) -> None:
         """Take features in hand: those that are pulled most, if they are many."""
         most = max(NEW, self.work.m // 4)
         if len(ids) > most:
-            ids = ids[np.argpartition(-pull[ids], most)[:most]]
+            ids = ids[np.argpartition(-pull, most)[:most]]
         self.work.include(ids, self.rest[ids])
 
     def _slack(self, kinks: Kinks) -> Slack:
+        strength = kinks.strength
+        return lambda l1, ids: self._room(l1, strength, ids)
+
+    def _room(self, l1: Floats, strength: Any, ids: Any) -> Floats:
         """How far slopes may be outside the subdifferential: a share of l1, and what rounding makes of them."""
-        least = 1e-2 * kinks.strength
-        return lambda l1, ids: 2 * self.tol * np.maximum(l1, least) + self.floor[ids]
+        room: Floats = 2 * self.tol * np.maximum(l1, 1e-2 * strength) + self.floor[ids]
+        return room
 
 
 def working_set(form: StandardForm, whole: bool) -> WorkingSet:
@@ -254,29 +263,3 @@ def working_set(form: StandardForm, whole: bool) -> WorkingSet:
         return SquaredSet(XT, np.asarray(form.s), np.asarray(form.y), whole)
     local, intercept = local_of(form)
     return SmoothSet(XT, intercept, np.asarray(form.offset), local)
-
-
-def local_of(form: StandardForm) -> tuple[Callable[[Floats], Local], bool]:
-    """The loss as a function of the linear predictor, and whether it has an intercept to be fitted."""
-    if isinstance(form.loss, Squared):
-        y, s = (np.asarray(a, np.float64) for a in (form.y, form.s))
-
-        def squared(eta: Floats) -> Local:
-            r = y - eta
-            force = s * r
-            return Local(float(force @ r) / 2, force, s)
-
-        return squared, False
-
-    def local(eta: Floats) -> Local:
-        eta = eta.astype(form.y.dtype)
-        value, force, curvature = np.split(np.asarray(_local(form.loss, eta, form.y, form.s)), [1, 1 + len(eta)])
-        return Local(float(value[0]), force, curvature)
-
-    return local, form.intercept
-
-
-@jax.jit
-def _local(loss: Loss, eta: Any, y: Array, s: Array) -> Array:
-    """In one array, as the host waits for each."""
-    return jnp.concatenate([loss.value(eta, y, s)[None], -loss.gradient(eta, y, s), loss.curvature(eta, y, s)])

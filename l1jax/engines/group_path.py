@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from l1jax.engines.active import NEW, Path, Strengths, local_of
+from l1jax.engines.active import NEW, Path, Strengths
 from l1jax.engines.groups import GroupSet, Partition, Radii, Room
-from l1jax.engines.working_set import TINY, Floats
+from l1jax.engines.kinks import Floats
+from l1jax.engines.local import local_of
+from l1jax.engines.working_set import TINY
 from l1jax.standard_form import StandardForm
 
 LOOSE = 0.03  # how far from optimal a point may be, relative to the radii, whatever the tolerance
@@ -64,7 +66,7 @@ class GroupPath(Path):
     def _record(self, *seen: Any) -> None:
         """Nothing: see `forces`."""
 
-    def _first_wrong(self, goals: list[Any], points: list[Floats], U: Floats) -> int:
+    def _first_wrong(self, goals: list[Any], points: Floats, U: Floats) -> int:
         for j, goal in enumerate(goals):
             pull, radii = goal.pulls(points[j], U[j]), goal.radii
             every = np.arange(len(radii))

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from l1jax._arrays import eps
-from l1jax.engines.working_set import STUCK, TINY, Floats, Indices, Local, longer
+from l1jax.engines.kinks import Floats, Indices
+from l1jax.engines.local import Local
+from l1jax.engines.working_set import STUCK, TINY, longer
 
 Room = Callable[[Floats, Floats, Indices], Floats]
 

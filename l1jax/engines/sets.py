@@ -5,7 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from l1jax.engines.working_set import Floats, Indices, Local, WorkingSet, longer, swap, wider
+from l1jax.engines.kinks import Floats, Indices
+from l1jax.engines.local import Local
+from l1jax.engines.working_set import WorkingSet, longer, swap, wider
+
+STRETCH = 4.0  # by how much the length of a step may be corrected
 
 
 class SquaredSet(WorkingSet):
@@ -50,12 +54,13 @@ class SquaredSet(WorkingSet):
     def products(self, rows: Any, columns: Any) -> Floats:
         return self.G[rows, columns] if isinstance(rows, slice) else self.G[np.ix_(rows, columns)]
 
-    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
+    def try_step(self, new: Indices, d: Floats) -> tuple[float, Any]:
         k, m = self.k, self.m
         change = self.G[:m, :k] @ d[:k]
-        if len(d) > k:
-            change = change + self.G[:m, moved[k:]] @ d[k:]
-        return float(self.u[moved] @ d - change[moved] @ d / 2), change
+        if len(new):
+            change += self.G[:m, new] @ d[k:]
+        slope = self.u[:m] - change / 2
+        return float(slope[:k] @ d[:k] + slope[new] @ d[k:]), change
 
     def accept(self, step: Any) -> None:
         self.u[: self.m] -= step
@@ -88,7 +93,8 @@ class SquaredSet(WorkingSet):
 class SmoothSet(WorkingSet):
     """Any loss whose second derivative is diagonal, an unpenalised intercept as its last feature.
 
-    H belongs to the curvature at the point where it was computed, and serves until its steps leave too much.
+    H belongs to the curvature at the point where it was computed, and serves until its steps leave too much; their
+    lengths follow the current one.
     """
 
     def __init__(self, XT: Floats, intercept: bool, offset: Floats, local: Callable[[Floats], Local]) -> None:
@@ -96,6 +102,7 @@ class SmoothSet(WorkingSet):
         self.local, self.offset, self.eta = local, offset, offset
         self.here = local(self.eta)
         self.curvature = self.here.curvature
+        self.ahead = offset, offset  # a step, and the change of the linear predictor along it
 
     def read(self, ids: Indices) -> None:
         m, start = self.m, self.m - len(ids)
@@ -112,15 +119,27 @@ class SmoothSet(WorkingSet):
         self.X[[i, j]] = self.X[[j, i]]
 
     def products(self, rows: Any, columns: Any) -> Floats:
+        if rows is columns:  # NumPy sees the symmetry, and does half of the work
+            part = self.X[rows] * np.sqrt(self.curvature)
+            return part @ part.T
         return self.X[rows] @ (self.X[columns] * self.curvature).T
 
-    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
-        k = self.k
-        eta = self.eta + d[:k] @ self.X[:k]
-        if len(d) > k:
-            eta = eta + d[k:] @ self.X[moved[k:]]
+    def best(self, new: Indices, d: Floats, promised: float, l2: float) -> Floats:
+        along = self._along(new, d)
+        bent = float(self.here.curvature @ along**2) + l2
+        t = min(max(promised / bent, 1 / STRETCH), STRETCH) if bent > 0 else 1.0
+        self.ahead = d * t, along * t
+        return self.ahead[0]
+
+    def try_step(self, new: Indices, d: Floats) -> tuple[float, Any]:
+        eta = self.eta + (self.ahead[1] if d is self.ahead[0] else self._along(new, d))
         there = self.local(eta)
         return self.here.value - there.value, (eta, there)
+
+    def _along(self, new: Indices, d: Floats) -> Floats:
+        """The change of the linear predictor."""
+        along: Floats = d[: self.k] @ self.X[: self.k]
+        return along + d[self.k :] @ self.X[new] if len(new) else along
 
     def accept(self, step: Any) -> None:
         self.eta, self.here = step

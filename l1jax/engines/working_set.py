@@ -6,14 +6,13 @@ This is NumPy, driven from the host: sizes follow the support, nothing is padded
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from l1jax._arrays import eps, smallest
+from l1jax.engines.kinks import Floats, Indices, Kinks
 
-Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
-Indices = np.ndarray[Any, np.dtype[np.intp]]
 Slack = Callable[[Floats, Indices], Floats]
 
 TOGETHER = 32  # how many features may enter the support in one step
@@ -21,60 +20,8 @@ PATIENT = 8  # steps at one strength after which they enter one at a time, from 
 TINY = smallest(np.float32)
 HALVINGS = 15  # of a step, twice each, until one gains something
 ROWS = 256  # of H, that are changed at a time: what is added to them stays in the cache
+FRESH = 0.5  # the share of the imbalance that may be left by a step before H is computed anew
 STUCK = 3  # steps that hardly lessen the imbalance, after which only rounding is left
-
-
-@dataclasses.dataclass(frozen=True)
-class Kinks:
-    """The penalty l1*|w| + l2/2*w^2 on [lower, upper], feature by feature, as arrays of one shape."""
-
-    l1: Floats
-    l2: Floats
-    lower: Floats
-    upper: Floats
-
-    def parts(self) -> tuple[Floats, Floats, Floats, Floats]:
-        return self.l1, self.l2, self.lower, self.upper
-
-    def __getitem__(self, ids: Any) -> "Kinks":
-        return Kinks(*(a[ids] for a in self.parts()))
-
-    @property
-    def strength(self) -> float:
-        return float(np.max(self.l1))
-
-    @property
-    def smooth(self) -> int:
-        """How many coefficients have no kink."""
-        return int(np.sum((self.l1 == 0) & (self.lower < self.upper)))
-
-    def times(self, factor: float) -> "Kinks":
-        """The same with another l1."""
-        return dataclasses.replace(self, l1=self.l1 * factor)
-
-    def farness(self, z: Floats, u: Floats) -> float:
-        """The factor of l1 at which z would be optimal, about: how far away a strength is."""
-        at = np.flatnonzero(self.l1 > 0)
-        pull = np.maximum(*self[at].pulls(z[at], u[at]))
-        return 1 + float(np.max(pull / self.l1[at], initial=0.0))
-
-    def pulls(self, w: Floats, u: Floats) -> tuple[Floats, Floats]:
-        """How far u lies above and below the subdifferential at w; negative inside."""
-        slope = self.l2 * w
-        above = u - slope - np.where(w < 0, -self.l1, self.l1)
-        below = slope + np.where(w > 0, self.l1, -self.l1) - u
-        above[w >= self.upper] = -np.inf
-        below[w <= self.lower] = -np.inf
-        return above, below
-
-
-@dataclasses.dataclass(frozen=True)
-class Local:
-    """A loss at one point: its value, minus its gradient and its curvature in the linear predictor."""
-
-    value: float
-    force: Floats
-    curvature: Floats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +68,8 @@ class WorkingSet(abc.ABC):
         """A block of the second derivative at the current point, by positions."""
 
     @abc.abstractmethod
-    def try_step(self, moved: Indices, d: Floats) -> tuple[float, Any]:
-        """What the loss loses by moving the features at these positions by d, and what `accept` then needs."""
+    def try_step(self, new: Indices, d: Floats) -> tuple[float, Any]:
+        """What the loss loses by moving the support and the features at `new` by d, and what `accept` then needs."""
 
     @abc.abstractmethod
     def accept(self, step: Any) -> None:
@@ -146,6 +93,13 @@ class WorkingSet(abc.ABC):
 
     def renew(self) -> None:  # noqa: B027
         """Bring the second derivative to the current point, where it is not constant."""
+
+    def best(self, new: Indices, d: Floats, promised: float, l2: float) -> Floats:
+        """The multiple of a step at which its gain is largest, by the second derivative at the current point.
+
+        `promised` is the slope along it, l2 what the penalty adds to the second derivative.
+        """
+        return d
 
     def predicted(self) -> Floats:
         """w'X of the features in hand."""
@@ -206,9 +160,10 @@ class WorkingSet(abc.ABC):
             H[at, old] += V[at] @ border.U.T
         H[old, new], H[new, old], H[new, new] = -V, -V.T, R
 
-    def border(self, new: Indices) -> "Border":
-        """What the second derivative says of features, at these positions, beside the support."""
-        B, C = self.products(slice(0, self.k), new), self.products(new, new)
+    def border(self, new: Indices, B: Floats | None = None) -> "Border":
+        """What the second derivative says of features, at these positions, beside the support; B is its block there."""
+        B = self.products(slice(0, self.k), new) if B is None else B
+        C = self.products(new, new)
         U = self.H[: self.k, : self.k] @ B
         return Border(U, C - B.T @ U, np.diagonal(C))
 
@@ -234,18 +189,16 @@ class WorkingSet(abc.ABC):
         """Steps until the slopes of all features in hand are within `slack` of the subdifferential; their number."""
         rebuilt, stuck, shifted = False, 0, True
         m = self.m
-        w, u = self.w[:m], self.u[:m]
+        ids, w, u, sign = self.ids[:m], self.w[:m], self.u[:m], self.sign[:m]
         for step in range(limit):
             k = self.k
             if shifted:
-                here = kinks[self.ids[:m]]
-                room, rest = slack(here.l1, self.ids[:m]), here[k:]
-                shifted = False
-            e = self._imbalance(here)
-            above, below = rest.pulls(w[k:], u[k:])
-            pull = np.maximum(above, below)
+                here = kinks[ids]
+                room, shifted = slack(here.l1, ids), False
+                support, rest = here[:k], here[k:]
+            e, off = self._imbalance(support, room)
+            pull, push = rest.pushes(w[k:], u[k:])
             waiting = np.flatnonzero(pull > room[k:])
-            off = float(np.max(np.abs(e) / room[:k], initial=0.0))
             if (step and off <= 1 and not len(waiting)) or stuck == STUCK:
                 return step
             # Many at once at first; later one at a time, from points optimal on their support: so no cycle lasts.
@@ -255,112 +208,118 @@ class WorkingSet(abc.ABC):
             most = 1 if late else TOGETHER
             if len(waiting) > most:
                 waiting = waiting[np.argpartition(-pull[waiting], most - 1)[:most]]
-            push = np.where(above[waiting] > below[waiting], pull[waiting], -pull[waiting])
             d: Floats = self.H[:k, :k] @ e
-            waiting, border, d, dnew, push = self._with_entrants(here, waiting + k, push, d)
-            moved = np.concatenate([np.arange(k), waiting])
-            inner = np.sign(np.where(w[waiting] == 0, push, w[waiting]))
-            sign = np.concatenate([self.sign[:k], inner])
-            taken = self._move(here[moved], moved, sign, np.concatenate([d, dnew]), np.concatenate([e, push]))
+            new, border, moving, moved = waiting, None, support, cast(Any, slice(0, k))
+            if len(new):
+                push, new = push[new], new + k
+                new, border, d, push = self._with_entrants(here.l2[new], new, push, d)
+            if len(new):
+                moved = np.concatenate([np.arange(k), new])
+                moving, e = here[moved], np.concatenate([e, push])
+                sign[new] = np.sign(np.where(w[new] == 0, push, w[new]))
+            taken = self._move(moving, moved, new, d, e)
             if taken is None:  # nothing is gained by it: H is too old, or only rounding is left
+                sign[new] = 0
                 stuck = STUCK if rebuilt or not k else stuck + 1
                 if stuck < STUCK:
-                    self.rebuild(here.l2[:k])
+                    self.rebuild(support.l2)
                     rebuilt = True
                 continue
             gone, whole = taken
-            if len(gone) or len(waiting):
+            if len(gone) or len(new):
                 shifted = True
-                self.sign[gone] = 0
-                new = waiting
-                if len(gone):
-                    new, border = waiting[~np.isin(waiting, gone)], None
-                new = self.ids[new]
-                if np.any(gone < k):
-                    self.leave(gone[gone < k])
+                sign[gone] = 0
+                entered = len(new)
+                if len(gone) and entered:
+                    new, border = new[~np.isin(new, gone)], None
+                new = ids[new]
+                if len(out := gone[gone < k]):
+                    self.leave(out)
                 if len(new):
                     self.enter(new, kinks.l2, border)
-            if len(gone) or (len(waiting) and whole) or not self.k:
-                rebuilt, stuck = False, 0
-                continue
-            if shifted:
-                here = kinks[self.ids[:m]]
-            left = float(np.max(np.abs(self._imbalance(here)) / slack(here.l1, self.ids[:m])[: self.k]))
+                if len(gone) or (entered and whole) or not self.k:
+                    rebuilt, stuck = False, 0
+                    continue
+                here = kinks[ids]
+                room, support = slack(here.l1, ids), here[: self.k]
+            _, left = self._imbalance(support, room)
             stuck = stuck + 1 if left > 0.5 * off and whole else 0
-            if rebuilt := not whole or left > max(1.0, 0.2 * off):  # H is too old, or drifted
-                self.rebuild(here.l2[: self.k])
+            if rebuilt := not whole or left > max(1.0, FRESH * off):  # H is too old, or drifted
+                self.rebuild(support.l2)
         return max(limit, 0)
 
-    def _imbalance(self, here: Kinks) -> Floats:
-        """What is left of the support's slopes, (k,): 0 at its optimum."""
+    def _imbalance(self, support: Kinks, room: Floats) -> tuple[Floats, float]:
+        """What is left of the support's slopes, (k,), 0 at its optimum; the largest relative to their room."""
         k = self.k
-        imbalance: Floats = self.u[:k] - here.l2[:k] * self.w[:k] - here.l1[:k] * self.sign[:k]
-        return imbalance
+        e: Floats = self.u[:k] - support.slope(self.w[:k], self.sign[:k])
+        return e, float((np.abs(e) / room[:k]).max(initial=0.0))
 
     def _with_entrants(
-        self, here: Kinks, new: Indices, push: Floats, d: Floats
-    ) -> tuple[Indices, "Border | None", Floats, Floats, Floats]:
+        self, l2: Floats, new: Indices, push: Floats, d: Floats
+    ) -> tuple[Indices, "Border | None", Floats, Floats]:
         """The step of the support (d) and of new features, all of which move inwards: others are left out."""
-        if not len(new):
-            return new, None, d, d[:0], push
-        border = self.border(new)
-        U, S, at = border.U, border.S.copy(), np.arange(len(new))
-        size = border.diagonal + here.l2[new] + TINY
-        S[at, at] += here.l2[new]
+        B = self.products(slice(0, self.k), new)
+        b = push - d @ B  # the pull that the support's step leaves
+        kept = np.flatnonzero(b * push > 0)
+        if not len(kept):
+            return new[:0], None, d, push[:0]
+        if len(kept) < len(new):
+            l2, new, push, b, B = l2[kept], new[kept], push[kept], b[kept], B[:, kept]
+        border = self.border(new, B)
+        diagonal = border.S.diagonal() + l2
+        size = border.diagonal + l2 + TINY
         # A feature in the span of the support moves along a null direction, to the first kink: alone.
-        apart = S[at, at] > self.eps**0.5 * size
-        if not np.all(apart):
-            apart = apart if np.any(apart) else at == np.argmax(np.abs(push))
-        S[at, at] = np.maximum(S[at, at], 0) + self.eps**0.75 * size
-        b = push - self._imbalance(here) @ U  # B'd
-        kept = np.flatnonzero(apart)
+        apart = diagonal > self.eps**0.5 * size
+        S = border.S.copy()
+        S.flat[:: len(new) + 1] = np.maximum(diagonal, 0) + self.eps**0.75 * size
+        kept = np.arange(len(new))
+        if not apart.all():
+            kept = np.flatnonzero(apart) if apart.any() else kept[np.argmax(np.abs(push)), None]
+            border, S, b = border[kept], S[np.ix_(kept, kept)], b[kept]
         while len(kept):
-            dnew = np.linalg.solve(S[np.ix_(kept, kept)], b[kept])
+            dnew = np.linalg.solve(S, b)
             inwards = dnew * push[kept] > 0
-            if np.all(inwards):
-                return new[kept], border[kept], d - U[:, kept] @ dnew, dnew, push[kept]
-            kept = kept[inwards]
-        return new[:0], None, d, d[:0], push[:0]
+            if inwards.all():
+                return new[kept], border, np.concatenate([d - border.U @ dnew, dnew]), push[kept]
+            kept, border, S, b = kept[inwards], border[inwards], S[np.ix_(inwards, inwards)], b[inwards]
+        return new[:0], None, d, push[:0]
 
-    def _move(self, here: Kinks, moved: Indices, sign: Floats, d: Floats, e: Floats) -> tuple[Indices, bool] | None:
+    def _move(self, here: Kinks, moved: Any, new: Indices, d: Floats, e: Floats) -> tuple[Indices, bool] | None:
         """Go along d, to the end of each feature's piece at most: (the positions that came to rest, whether all of d).
 
         The step is projected onto the pieces if that gains enough, else it ends where the first feature comes to
         rest. None if no step gains anything.
         """
-        w = self.w[moved]
-        low = np.where(sign > 0, np.maximum(here.lower, 0), here.lower)
-        high = np.where(sign < 0, np.minimum(here.upper, 0), here.upper)
-        promised = float(e @ d)
-        target = w + d
-        ends = np.where(d > 0, high, low)
-        out = np.where(d > 0, target >= high, target <= low) & (d != 0)
+        w, sign = self.w[moved], self.sign[moved]
+        d = self.best(new, d, float(e @ d), 0.0 if here.plain else float(here.l2 @ d**2))
+        ends, promised = here.ends(sign, d), float(e @ d)
+        out = np.where(d > 0, w + d >= ends, w + d <= ends) & (d != 0)
 
         def attempt(step: Floats) -> tuple[float, Any]:
-            gain, outcome = self.try_step(moved, step)
-            return gain - float(np.sum(here.l1 * (sign * step) + here.l2 * step * (w + step / 2))), outcome
+            gain, outcome = self.try_step(new, step)
+            return gain - here.rise(w, sign, step), outcome
 
         def rest(ended: Any, step: Floats, outcome: Any) -> Indices:
             self.w[moved] += step
-            self.sign[moved] = sign
-            self.w[moved[ended]] = ends[ended]
+            at = np.flatnonzero(ended)
+            gone = at if isinstance(moved, slice) else moved[at]
+            self.w[gone] = ends[at]
             self.accept(outcome)
-            return moved[ended]
+            return gone
 
-        none = np.zeros(len(moved), bool)
-        if np.any(out):
+        none = np.zeros(len(d), bool)
+        t, ended = 1.0, none
+        if out.any():
             step = np.where(out, ends - w, d)
             gain, outcome = attempt(step)
             if gain >= 0.05 * promised:
                 return rest(out, step, outcome), False
             times = np.where(out, (ends - w) / np.where(out, d, 1), np.inf)
-            t = float(np.min(times))
+            t = float(times.min())
             ended = times <= t
-        else:
-            t, ended = 1.0, none
         noise = self.noise()
         for _ in range(HALVINGS):
-            step = np.where(ended, ends - w, t * d)
+            step = np.where(ended, ends - w, t * d) if t < 1 or out.any() else d
             gain, outcome = attempt(step)
             if gain >= 1e-4 * t * promised - noise:
                 return rest(ended, step, outcome), t == 1

@@ -19,9 +19,8 @@ class _Labels(Loss):
 
     def complaint(self, y: Array, s: Array) -> str:
         name = type(self).__name__
-        shown = listed(y, 5)
         if not bool(jnp.all(jnp.isfinite(self.encode(y)))):
-            return f"{name} wants labels 0 and 1 (or -1 and 1), got {shown}"
+            return f"{name} wants labels 0 and 1 (or -1 and 1), got {listed(y, 5)}"
         if not bool(self.answerable(self.encode(y), s)):
             return f"{name} wants both classes (among the rows of positive weight), got only {listed(y[s > 0], 5)}"
         return ""

@@ -20,10 +20,10 @@ def shift(loss: Any, eta: Array, y: Array, s: Array) -> Array:
     loss = jax.lax.stop_gradient(loss)
 
     def slope(b: Array) -> tuple[Array, Array]:
-        """And what counts as 0 there: far from the minimum gradients may be larger by any factor, so not elsewhere."""
+        """And its natural size there: far from the minimum gradients may be larger by any factor, so not elsewhere."""
         gradient = loss.gradient(eta + b[None], y, s)
         whole = jnp.sum(jnp.abs(gradient), axis=0)
-        return jnp.sum(gradient, axis=0), eps(eta.dtype) / 4 * jnp.where(jnp.isfinite(whole), whole, 0.0)
+        return jnp.sum(gradient, axis=0), jnp.where(jnp.isfinite(whole), whole, 0.0)
 
     def unfinished(carry: Any) -> Array:
         *_, going, k = carry
@@ -39,14 +39,16 @@ def shift(loss: Any, eta: Array, y: Array, s: Array) -> Array:
         good = (h > 0) & (b + newton > low) & (b + newton < high) & (~bracketed | (jnp.abs(newton) <= last / 2))
         onward = b - jnp.sign(g) * 2 * jnp.where(jnp.isfinite(last), jnp.maximum(last, 1.0), 1.0)
         new = jnp.where(good, b + newton, jnp.where(bracketed, middle, onward))
-        g, tiny = slope(new)
+        g, whole = slope(new)
         better = jnp.abs(g) < jnp.abs(least)
         best, least = jnp.where(better, new, best), jnp.where(better, g, least)
-        going = (jnp.abs(g) > tiny) & (new != b)
+        # Near the end a step is Newton's and gains many digits, unless only rounding is left.
+        rounding = jnp.where(better, eps(eta.dtype) / 4, eps(eta.dtype) ** 0.75)
+        going = (jnp.abs(g) > rounding * whole) & (new != b)
         return new, g, low, high, jnp.abs(new - b), (best, least), going, k + 1
 
     start = jnp.zeros_like(jnp.sum(eta, axis=0))
-    g, tiny = slope(start)
+    g, whole = slope(start)
     far = jnp.inf + 0 * start
-    carry = (start, g, -far, far, far, (start, g), jnp.abs(g) > tiny, jnp.zeros((), jnp.int32))
+    carry = (start, g, -far, far, far, (start, g), jnp.abs(g) > eps(eta.dtype) / 4 * whole, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, body, carry)[5][0]

@@ -87,10 +87,10 @@ class Norm(Joint):
         return self.nearest(w, u, self.strength(w))
 
     def with_subgradient(self, norm: Array, w: Array) -> Array:
-        """`norm`, that of w, with the subgradient of least norm for its derivative in `w`."""
+        """`norm`, that of w as a constant, with the subgradient of least norm for its derivative in `w`."""
         least = jax.lax.stop_gradient(self.nearest(w, jnp.zeros_like(w), jnp.ones((), w.dtype)))
         along = jnp.sum(w * least)
-        return jax.lax.stop_gradient(norm) + (along - jax.lax.stop_gradient(along))
+        return norm + (along - jax.lax.stop_gradient(along))
 
     def with_lam(self, lam: Any) -> Self:
         return dataclasses.replace(self, lam=lam)  # type: ignore[type-var]
@@ -158,7 +158,7 @@ class LInf(Norm):
         set_strength(self)
 
     def norm(self, w: Array) -> Array:
-        return self.with_subgradient(jnp.max(jnp.abs(w), initial=0.0), w)
+        return self.with_subgradient(jnp.max(jnp.abs(jax.lax.stop_gradient(w)), initial=0.0), w)
 
     def dual(self, u: Array) -> Array:
         return jnp.sum(jnp.abs(u))
@@ -216,7 +216,8 @@ class SLOPE(Norm):
         return lams
 
     def norm(self, w: Array) -> Array:
-        return self.with_subgradient(jnp.sum(self.weights(w) * -jnp.sort(-jnp.abs(w))), w)
+        sizes = -jnp.sort(-jnp.abs(jax.lax.stop_gradient(w)))
+        return self.with_subgradient(jnp.sum(self.weights(w) * sizes), w)
 
     def dual(self, u: Array) -> Array:
         return jnp.max(jnp.cumsum(-jnp.sort(-jnp.abs(u))) / jnp.cumsum(self.weights(u)), initial=0.0)
@@ -271,7 +272,7 @@ class TotalVariation(Norm):
         set_strength(self)
 
     def norm(self, w: Array) -> Array:
-        return self.with_subgradient(jnp.sum(jnp.abs(jnp.diff(w))), w)
+        return self.with_subgradient(jnp.sum(jnp.abs(jnp.diff(jax.lax.stop_gradient(w)))), w)
 
     def dual(self, u: Array) -> Array:
         sums = jnp.cumsum(u)

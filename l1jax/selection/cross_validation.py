@@ -22,6 +22,7 @@ from l1jax.progress import progress_bar
 from l1jax.result import Result, predict
 from l1jax.selection.relaxation import check_gamma, relax
 from l1jax.selection.scores import GREATER, check_score, scores_of
+from l1jax.sweeping import sweep
 
 
 @node
@@ -177,6 +178,7 @@ def cross_validate(
     ratios = None if l1_ratios is None else _check_ratios(l1_ratios, problem)
     blends = None if gammas is None else jnp.atleast_1d(check_gamma(gammas, problem))
     host = concrete(problem, given, lams, ratios, blends, tol)
+    together = host and blends is None and mode == "auto"
     if progress and not host:
         raise ValueError("progress: folds can't be counted under jit, vmap or grad; pass False")
     for k in range(len(given) * host):
@@ -194,18 +196,20 @@ def cross_validate(
         posed = whole if shape is None else dataclasses.replace(whole, penalty=with_ratio(problem.penalty, shape))
         grid = lambda_grid(posed, num=num, ratio=ratio) if lams is None else lams
         result = fit(posed, grid)
+        how: dict[str, Any] = {"solver": solver, "tol": tol, "max_steps": max_steps}
+        every = sweep(posed, folds=given, lams=grid, progress=progress, **how) if together else None
 
-        def fold(total: Array, rows: tuple[Array, Array]) -> tuple[Array, Array]:
-            train, test = (weights_of(part, weight) for part in rows)
-            found = fit(dataclasses.replace(posed, sample_weight=train), grid)
+        def fold(total: Array, rows: tuple[Array, Array, Any]) -> tuple[Array, Array]:
+            train, test = (weights_of(part, weight) for part in rows[:2])
+            found = fit(dataclasses.replace(posed, sample_weight=train), grid) if rows[2] is None else rows[2]
             eta, scores = _scored(score, posed, found, test)
             return total + jnp.where(_rowwise(jnp.asarray(rows[1]), eta, problem), eta, 0.0), scores
 
         nothing = jnp.zeros((*result.gap.shape, problem.X.shape[0], *problem.outputs), problem.dtype)
-        return result, *_each_fold(fold, nothing, given, host, advance)
+        return result, *_each_fold(fold, nothing, given, every, host, advance)
 
     count = len(given) * (1 if ratios is None else len(ratios))
-    with progress_bar(progress, count, "fold", "cross-validation") as advance:
+    with progress_bar(progress and not together, count, "fold", "cross-validation") as advance:
         result, total, scores = of_shape(None) if ratios is None else _over(of_shape, ratios, host)
     if ratios is not None:
         scores = jnp.moveaxis(scores, 0, 1)  # folds stand before ratios
@@ -244,15 +248,20 @@ def _summary(scores: Array, weights: Array, repeats: int) -> tuple[Array, Array]
 
 
 def _each_fold(
-    fold: Callable[..., tuple[Array, Array]], total: Array, folds: Folds, host: bool, advance: Callable[..., None]
+    fold: Callable[..., tuple[Array, Array]],
+    total: Array,
+    folds: Folds,
+    fits: Result | None,
+    host: bool,
+    advance: Callable[..., None],
 ) -> tuple[Array, Array]:
     """total and scores (K, ..., L): fold after fold, driven from the host where values can be seen."""
-    rows = (jnp.asarray(folds.train), jnp.asarray(folds.test))
+    rows = (jnp.asarray(folds.train), jnp.asarray(folds.test), fits)
     if not host:
         return jax.lax.scan(fold, total, rows)
     scores = []
     for k in range(len(folds)):
-        total, of_fold = fold(total, (rows[0][k], rows[1][k]))
+        total, of_fold = fold(total, jax.tree.map(lambda a, k=k: a[k], rows))
         scores.append(of_fold)
         advance(1)
     return total, jnp.stack(scores)
