@@ -20,6 +20,7 @@ jax.config.update("jax_enable_x64", True)
 warnings.simplefilter("ignore", DeprecationWarning)  # jaxopt's, that it is no longer maintained
 
 import jaxopt  # noqa: E402
+from measuring import write_section  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 import l1jax  # noqa: E402
@@ -137,10 +138,7 @@ def main():
     if args.write:
         found = {"nonzeros": int(np.count_nonzero(exact)), "rounds": ROUNDS, "rows": rows}
         (HERE / "gradients.json").write_text(json.dumps(found, indent=1) + "\n")
-        page = (HERE / "README.md").read_text()
-        before, _, rest = page.partition("<!-- gradients -->")
-        _, _, after = rest.partition("<!-- /gradients -->")
-        (HERE / "README.md").write_text(f"{before}<!-- gradients -->\n\n{text}\n\n<!-- /gradients -->{after}")
+        write_section("gradients", text)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ import jax
 import numpy as np
 from certify import Certifier
 from designs import Design, strengths
-from paths import OURS, Ours
+from measuring import OURS, write_section
+from paths import Ours
 from peers import PYTHON, Peers, python_command
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tests"))
-DATA, README = HERE / "hard.json", HERE / "README.md"
+DATA = HERE / "hard.json"
 TARGET, LIMIT, NUM, RATIO = 1e-6, 60.0, 30, 1e-3
 RUNS = [(OURS, 1e-6), ("scikit-learn", 1e-4), ("scikit-learn", 1e-12), ("celer", 1e-4), ("celer", 1e-12)]
 
@@ -86,10 +87,7 @@ def main():
     print(table(records))
     if args.write:
         DATA.write_text(json.dumps(records, indent=1) + "\n")
-        head, _, rest = README.read_text().partition("<!-- hard -->")
-        README.write_text(
-            f"{head}<!-- hard -->\n\n{table(records)}\n\n<!-- /hard -->{rest.partition('<!-- /hard -->')[2]}"
-        )
+        write_section("hard", table(records))
 
 
 if __name__ == "__main__":

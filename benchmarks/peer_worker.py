@@ -164,8 +164,6 @@ def answer(words, state):
     if words[0] == "load":
         state["data"] = Data(words[1])
         return "loaded"
-    if words[0] == "version":
-        return importlib.metadata.version(words[1].split(",")[0])
     data = state["data"]
     data.threads = int(words[4])
     with threadpool_limits(data.threads):
@@ -181,17 +179,23 @@ def answer(words, state):
     return repr(seconds)
 
 
-def main():
+def serve(answer):
+    """Answers requests, a line each, until there are no more; "version" is the same for all workers."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the libraries print is no answer
     state = {}
     for line in sys.stdin:
         try:
-            reply = answer(line.rstrip("\n").split("\t"), state)
+            words = line.rstrip("\n").split("\t")
+            reply = version(words[1]) if words[0] == "version" else answer(words, state)
         except Exception as error:
             reply = f"error {type(error).__name__}: {error}".replace("\n", " ")
         print(reply, file=out, flush=True)
 
 
+def version(library):
+    return importlib.metadata.version(library.split(",")[0])
+
+
 if __name__ == "__main__":
-    main()
+    serve(answer)

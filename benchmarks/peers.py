@@ -6,6 +6,7 @@ Data go to a worker once, as files of raw doubles, columns first; a request is a
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import venv
@@ -20,10 +21,18 @@ PYTHON = {
     "logistic": ("scikit-learn", "celer", "skglm", "adelie", "python-glmnet"),
     "group": ("celer", "skglm", "adelie"),
 }
+SWEEPERS = (
+    "scikit-learn",
+    "scikit-learn, Gram",
+    "celer",
+    "skglm",
+    "scm2cpp-learn",
+    "scm2cpp-learn, 5 sweeps",
+)
 
 
-def python_command():
-    """The command of the Python worker; makes its environment at the first call."""
+def python_command(worker="peer_worker.py"):
+    """The command of a Python worker; makes its environment at the first call."""
     python = HOME / "bin" / "python"
     if not python.exists():
         print(f"making {HOME.name}, the peers' environment", flush=True)
@@ -32,7 +41,7 @@ def python_command():
     if not marker.exists() or marker.read_text() != (HERE / "peers.txt").read_text():
         subprocess.run([python, "-m", "pip", "install", "-q", "-r", HERE / "peers.txt"], check=True)
         shutil.copy(HERE / "peers.txt", marker)
-    return [str(python), str(HERE / "peer_worker.py")]
+    return [str(python), str(HERE / worker)]
 
 
 def sources(chosen, limit):
@@ -79,13 +88,18 @@ class Peers:
     def run(self, library, tol, threads=1):
         """(coefficients (L, p) or None, seconds, what else there is to say)."""
         out = self.folder / "coefs"
-        answer = self._ask(f"run\t{library}\t{tol!r}\t{out}\t{threads}")
+        seconds, said = self._timed(f"run\t{library}\t{tol!r}\t{out}\t{threads}")
+        return (None if said else np.fromfile(out).reshape(self.shape)), seconds, said
+
+    def _timed(self, request):
+        """(seconds, {}), or (infinity, what failed)."""
+        answer = self._ask(request)
         if answer is None:
-            return None, float("inf"), {"failed": f"over {self.limit:.0f} s"}
+            return float("inf"), {"failed": f"over {self.limit:.0f} s"}
         head, _, rest = answer.partition(" ")
         if head == "error":
-            return None, float("inf"), {"failed": rest[:100]}
-        return np.fromfile(out).reshape(self.shape), float(head), {}
+            return float("inf"), {"failed": rest[:100]}
+        return float(head), {}
 
     def version(self, library):
         return self._ask(f"version\t{library}")
@@ -97,9 +111,8 @@ class Peers:
     def _ask(self, line):
         """The worker's answer, or None where the limit passed first."""
         if self.worker is None:
-            self.worker = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            self.worker = subprocess.Popen(self.command, **pipes, start_new_session=True)
             self.loaded = False
         if not self.loaded:
             self.loaded = True
@@ -119,6 +132,40 @@ class Peers:
 
     def _stop(self):
         if self.worker is not None:
-            self.worker.kill()
+            os.killpg(self.worker.pid, signal.SIGKILL)  # and the processes that it started
             self.worker.wait()
             self.worker = None
+
+
+class SweepPeers(Peers):
+    """Libraries that sweep on one process or on as many as there are cores; long ones on a part, scaled."""
+
+    def __init__(self, chosen, limit, part, device):
+        jobs = tuple(sorted({1, os.cpu_count()}, reverse=True))
+        super().__init__(python_command("peer_sweeps.py"), {}, chosen, limit, jobs)
+        self.part, self.device = part, device  # seconds; the name of what it runs on
+
+    def load(self, study):
+        self.libraries = [m for m in SWEEPERS if self.chosen is None or m in self.chosen]
+        self.counts, self.shape = {}, study.lams.shape
+        for name in ("X", "y", "lams", "rows"):
+            array, file = getattr(study, name), self.folder / f"{name}.npy"
+            file.unlink(missing_ok=True)
+            if array is not None:
+                np.save(file, array)
+        (self.folder / "axis").write_text(study.axis)
+        self._stop()
+
+    def run(self, library, tol, threads=None):
+        """(coefficients (parts, L, p) or None, seconds for all parts, what else there is to say)."""
+        jobs, out, parts = threads or self.threads[0], self.folder / "coefs.npy", self.shape[0]
+        if library not in self.counts:
+            few = max(1, min(parts, 4 * jobs, parts // 50))
+            for _ in range(2):  # the first one imports and compiles
+                seconds, _ = self._timed(f"run\t{library}\t{tol!r}\t{out}\t{jobs}\t{few}")
+            self.counts[library] = max(few, min(parts, int(few * self.part / seconds)))
+        count = self.counts[library]
+        seconds, said = self._timed(f"run\t{library}\t{tol!r}\t{out}\t{jobs}\t{count}")
+        if said:
+            return None, seconds, said
+        return np.load(out), seconds * parts / count, {"parts": count} if count < parts else {}

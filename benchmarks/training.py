@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import optax
+from measuring import write_section
 
 import l1jax
 
@@ -111,10 +112,7 @@ def write(rows):
     lines += [
         f"| {r['step']} | {r['device']} | {r['optax_ms']:.2f} | {r['l1jax_ms']:.2f} | {r['ratio']:.2f} |" for r in kept
     ]
-    readme = HERE / "README.md"
-    head, _, rest = readme.read_text().partition("<!-- training -->")
-    _, _, tail = rest.partition("<!-- /training -->")
-    readme.write_text(head + "<!-- training -->\n\n" + "\n".join(lines) + "\n\n<!-- /training -->" + tail)
+    write_section("training", "\n".join(lines))
 
 
 if __name__ == "__main__":

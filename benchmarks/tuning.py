@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from measuring import write_section
 from tqdm import tqdm
 
 import l1jax
@@ -127,10 +128,7 @@ def main():
     print(text)
     if args.write:
         (HERE / "tuning.json").write_text(json.dumps(runs, indent=1) + "\n")
-        page = (HERE / "README.md").read_text()
-        before, _, rest = page.partition("<!-- tuning -->")
-        _, _, after = rest.partition("<!-- /tuning -->")
-        (HERE / "README.md").write_text(f"{before}<!-- tuning -->\n\n{text}\n\n<!-- /tuning -->{after}")
+        write_section("tuning", text)
 
 
 if __name__ == "__main__":

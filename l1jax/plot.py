@@ -1,4 +1,4 @@
-"""Pictures of paths, cross-validation and stability; matplotlib is imported when one is drawn."""
+"""Pictures of paths, cross-validation, stability and zeros of networks; matplotlib is imported when one is drawn."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ import numpy as np
 
 from l1jax.result import Result
 from l1jax.selection import CrossValidation, Stability
+from l1jax.zeros import SparsityReport
 
 COLOURS = (
     *("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf"),
@@ -139,6 +140,46 @@ def stability_path(
     _frame(ax, curves, f"share of {stability.samples} fits", "lambda", headroom=2)
     _count(ax, curves, np.round(np.asarray(stability.average), 1), "coefficients that have entered, on average")
     _name_lines(ax, curves)
+    return ax
+
+
+def sparsity(report: SparsityReport, *, ax: Any = None) -> Any:
+    """nonzeros/size of each array, as bars: where in a network the zeros are; below them the units that are alive.
+
+    Args:
+      report: what `sparsity_report` found, with or without units.
+      ax: the matplotlib Axes to draw on; by default one of a new Figure, which matplotlib's pyplot does not keep.
+
+    Returns the Axes. From top to bottom stand the arrays, all of them together, and the sets of units; their counts at
+    the right. Raises ValueError for a report of no arrays; ImportError without matplotlib.
+
+    >>> import jax.numpy as jnp
+    >>> ax = sparsity(sparsity_report({"kernel": jnp.array([[3.0, 0.0], [0.0, 0.0]]), "bias": jnp.array([4.0, 0.0])}))
+    >>> [text.get_text() for text in ax.texts]
+    ['1 of 2', '1 of 4', '2 of 6']
+    """
+    Figure = _figure()
+    if not report.leaves:
+        raise ValueError("report: want at least one array, got none")
+    rows = [(a.path or ".", a.nonzeros, a.size, COLOURS[0]) for a in report.leaves]
+    rows += [("all", report.nonzeros, report.size, "0.35")]
+    rows += [(f"units of {a.name}" if a.name else "units", a.alive, a.units, COLOURS[4]) for a in report.units]
+    names, some, every, colours = (list(column) for column in zip(*rows, strict=True))
+    if ax is None:
+        ax = Figure(figsize=(7.5, 1.1 + 0.3 * len(rows)), layout="constrained").add_subplot()
+    places = np.arange(len(rows)) + 0.5 * np.repeat([0, 1, 2], [len(report.leaves), 1, len(report.units)])
+    ax.barh(places, [1] * len(rows), color="0.93", height=0.7)
+    ax.barh(places, [a / b if b else 0 for a, b in zip(some, every, strict=True)], color=colours, height=0.7)
+    for place, a, b in zip(places, some, every, strict=True):
+        ax.text(1.01, place, f"{a:,} of {b:,}", va="center", fontsize=SMALL, transform=ax.get_yaxis_transform())
+    ax.set_yticks(places, names)
+    ax.set_ylim(places[-1] + 0.6, places[0] - 0.6)
+    ax.set_xlim(0, 1)
+    ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    ax.set_xlabel("not zero (of units: alive)" if report.units else "not zero")
+    ax.tick_params(axis="y", length=0)
+    for side in ("right", "top", "left"):
+        ax.spines[side].set_visible(False)
     return ax
 
 

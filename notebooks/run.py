@@ -1,4 +1,4 @@
-"""Run every notebook of this folder from a fresh kernel; with --write, keep the outputs in place."""
+"""Run the notebooks of this folder, each from a fresh kernel; with --write, keep the outputs in place."""
 
 import argparse
 import os
@@ -87,13 +87,14 @@ def write(file: Path, notebook: nbformat.NotebookNode) -> None:
 
 
 def main() -> int:
-    """Run them all; 0 if all ran to their end."""
+    """Run them; 0 if all ran to their end."""
     parser = argparse.ArgumentParser(prog="notebooks/run.py", description=__doc__)
     parser.add_argument("--write", action="store_true", help="save the outputs in place (default: only check)")
+    parser.add_argument("starts", nargs="*", metavar="START", help="of the names of those to run; all by default")
     args = parser.parse_args()
-    files = sorted(FOLDER.glob("*.ipynb"))
+    files = [file for file in sorted(FOLDER.glob("*.ipynb")) if file.name.startswith(tuple(args.starts) or "")]
     if not files:
-        sys.exit(f"no notebooks in {FOLDER}")
+        sys.exit(f"no such notebooks in {FOLDER}")
     counts = [sum(cell.cell_type == "code" for cell in nbformat.read(file, as_version=4).cells) for file in files]
     failed = 0
     with tempfile.TemporaryDirectory() as private, tqdm(total=sum(counts), unit="cell") as bar:

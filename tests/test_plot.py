@@ -9,8 +9,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from l1jax import L1, Problem, Stability, cross_validate, datasets, path
-from l1jax.plot import coefficient_path, cross_validation_curve, spread, stability_path
+from l1jax import L1, Problem, Stability, Units, cross_validate, datasets, path, sparsity_report
+from l1jax.plot import coefficient_path, cross_validation_curve, sparsity, spread, stability_path
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +194,24 @@ def test_stability_is_drawn_as_it_is():
         stability_path(found, names=["a"])
     with pytest.raises(ValueError, match="at least two lambdas"):
         stability_path(dataclasses.replace(found, lams=found.lams * 0))
+
+
+def test_sparsity_is_drawn_as_it_is():
+    kernel = np.zeros((20, 100))
+    kernel[:5, :30] = 1.0
+    params = {"bias": np.ones(100), "kernel": kernel}
+    report = sparsity_report(params, Units.slices(params, -2))
+    left, right = Figure(figsize=(12, 3), layout="constrained").subplots(1, 2)
+    assert sparsity(report, ax=right) is right
+    assert not left.patches
+    found = right.containers[1]
+    np.testing.assert_allclose([bar.get_width() for bar in found], [1.0, 150 / 2000, 250 / 2100, 5 / 20])
+    assert [text.get_text() for text in right.get_yticklabels()] == ["bias", "kernel", "all", "units of kernel"]
+    assert [text.get_text() for text in right.texts] == ["100 of 100", "150 of 2,000", "250 of 2,100", "5 of 20"]
+    renderer = drawn(right)
+    boxes = [text.get_window_extent(renderer) for text in (*right.texts, *right.get_yticklabels())]
+    page = right.figure.bbox
+    assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in boxes)
+    assert [text.get_text() for text in sparsity(sparsity_report({"empty": np.zeros((0, 3))})).texts] == ["0 of 0"] * 2
+    with pytest.raises(ValueError, match="at least one array, got none"):
+        sparsity(sparsity_report({}))

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import linprog
 
 import l1jax
-from l1jax.selection.stability import false_selections
+from l1jax.selection.false_selections import concave_tail, false_selections
 
 N, P, LAMS = 31, 5, np.array([0.1, 0.8, 0.3])
 KEY = jax.random.key(7)
@@ -97,11 +97,62 @@ def test_the_bound_holds_for_every_unimodal_share(pairs, threshold, theta):
         if best.success:
             greatest = max(greatest, -best.fun)
     p = 100
-    bound = float(false_selections(jnp.asarray(theta * p), p, pairs, threshold)) / p
+    bound = float(false_selections(jnp.asarray(theta * p), p, pairs, threshold, "unimodal")) / p
     plain = theta**2 / (2 * threshold - 1)
     assert bound <= plain * (1 + 1e-12)
     assert greatest <= bound + 1e-9
     assert bound <= max(3 * greatest, 1.05 * greatest + 1 / pairs) or bound == pytest.approx(plain)
+
+
+# Greatest chances by the program that Shah and Samworth published with their paper (r_concave_tail.R), for 50 pairs at
+# thresholds 0.6, 0.75, 0.9: of both halves, to the power -1/2, and of the halves, to the power -1/4.
+PUBLISHED = {
+    0.05: ([2.605329e-03, 6.465258e-04, 1.688116e-04], [2.936703e-03, 1.21505e-03, 3.655754e-04]),
+    0.1: ([1.141338e-02, 2.8582e-03, 7.524856e-04], [1.486142e-02, 6.52682e-03, 2.044121e-03]),
+    0.2: ([5.572047e-02, 1.401161e-02, 3.737142e-03], [6.81369e-02, 3.313351e-02, 1.115878e-02]),
+    0.3: ([1.624975e-01, 3.935406e-02, 1.070943e-02], [1.0, 8.294179e-02, 2.998981e-02]),
+}
+
+
+def test_r_concave_tails_are_the_published_ones():
+    """To a hundredth, as theirs stops its search early: ours is never the smaller."""
+    theta = jnp.array(list(PUBLISHED))
+    both, each = np.array(list(PUBLISHED.values())).transpose(1, 2, 0)
+    for mean, count, s, least, published in (
+        (theta**2, 50, 2, (10, 25, 40), both),
+        (theta, 100, 4, (60, 75, 90), each),
+    ):
+        ours = np.stack([concave_tail(mean, count, jnp.asarray(t), s) for t in least])
+        np.testing.assert_allclose(ours, published, rtol=0.011)
+        assert np.all(ours >= published * (1 - 1e-6))
+
+
+def test_no_r_concave_share_exceeds_its_bound(rng):
+    """Shares whose probabilities are 1/sqrt of convex functions, 0 beyond ends: tails against those of their means."""
+    at, knots, shares = np.arange(51), rng.uniform(-5, 51, (400, 3, 1)), rng.random((400, 1))
+    slopes = rng.choice([-1, 0, 1], (400, 3, 1)) * 10 ** rng.uniform(-3, 1, (400, 3, 1))
+    convex = np.max(slopes * (at - knots), axis=1) + 10 ** rng.uniform(-2, 2, (400, 1))
+    convex -= np.minimum(convex.min(axis=1, keepdims=True), 0) * 1.01
+    chances = np.where(at <= 51 * np.maximum(shares, rng.random((400, 1))), np.maximum(convex, 1e-9) ** -2.0, 0)
+    chances /= chances.sum(axis=1, keepdims=True)
+    mean = chances @ at / 50
+    for t in (10, 25, 40, 50):
+        bound = np.asarray(concave_tail(jnp.asarray(mean), 50, jnp.asarray(t), 2))
+        tails = chances[:, t:].sum(axis=1)
+        assert np.all(tails <= bound * (1 + 1e-9))
+        assert np.any((bound < 1) & (tails > 0.5 * bound))
+
+
+def test_what_is_taken_for_granted_tightens_the_bound():
+    found = l1jax.Stability(np.zeros((4, 100)), np.zeros((4, 100)), np.array([0.0, 5, 10, 20]), np.ones(4), 100, True)
+    free, unimodal, concave = (np.asarray(found.bound(0.75, shape=shape)) for shape in ("any", "unimodal", "r-concave"))
+    np.testing.assert_allclose(free, 100 * np.array([0.0, 0.05, 0.1, 0.2]) ** 2 / 0.5)
+    assert np.all(unimodal <= free)
+    np.testing.assert_allclose(concave[1:3], 100 * np.array([6.465258e-04, 2.8582e-03]), rtol=0.011)
+    assert np.all(concave[1:] < 0.6 * unimodal[1:])
+    assert concave[0] == 0
+    with pytest.raises(ValueError, match="shape: want 'any', 'unimodal', 'r-concave'; got 'bell'"):
+        found.bound(0.75, shape="bell")
 
 
 def test_stable_features_are_those_at_the_last_strength_within_the_bound(problem):

@@ -16,6 +16,7 @@ from l1jax._node import node, static
 from l1jax.grid import lambda_grid, lambda_max
 from l1jax.paths import path
 from l1jax.problem import Problem, check_values
+from l1jax.selection.false_selections import false_selections
 
 
 @node
@@ -40,28 +41,35 @@ class Stability:
     pairs: bool = static()
     names: tuple[str, ...] | None = static(default=None)
 
-    def bound(self, threshold: float) -> Array:
+    def bound(self, threshold: float, *, shape: str = "unimodal") -> Array:
         """At most so many false selections are expected, (L,), among coefficients with `entered` >= threshold.
 
-        False are those whose chance to be selected in a half is at most theta = average/p. It is the smaller of the
-        bound without assumptions, theta^2*p/(2*threshold - 1), and that for unimodal shares, C*theta^2*p: C is
-        1/(2*(2*threshold - 1 - 1/(2B))) up to threshold 3/4 and 4*(1 - threshold + 1/(2B))/(1 + 1/B) above, for B
-        pairs, where theta <= 1/sqrt(3) and threshold > min(1/2 + theta^2, 1/2 + 1/(2B) + 3/4*theta^2).
+        False are those whose chance to be selected in a half is at most theta = average/p. What is taken for granted
+        of the shares in which they are selected, and the bound, the smallest that is known:
 
-        Raises ValueError for a threshold outside (1/2, 1], and where the samples are no complementary pairs.
+        - shape="any", nothing: theta^2*p/(2*threshold - 1).
+        - "unimodal", the share of pairs of which both halves select: C*theta^2*p, where C is
+          1/(2*(2*threshold - 1 - 1/(2B))) up to threshold 3/4 and 4*(1 - threshold + 1/(2B))/(1 + 1/B) above, for B
+          pairs, where theta <= 1/sqrt(3) and threshold > min(1/2 + theta^2, 1/2 + 1/(2B) + 3/4*theta^2).
+        - "r-concave", its probabilities to the power -1/2 are convex, and those of the share of halves to the power
+          -1/4: p times the greatest chance that such a share, of mean theta^2 or theta, is at least 2*threshold - 1 or
+          threshold. Often several times smaller.
+
+        Raises ValueError for a threshold outside (1/2, 1], an unknown shape, and where the samples are no complementary
+        pairs.
 
         Source: Shah and Samworth (2013), "Variable selection with error control: another look at stability
-        selection", JRSS B 75(1), theorems 1 and 2.
+        selection", JRSS B 75(1), theorems 1 and 2, equation 8.
         """
         if not self.pairs:
             raise ValueError("bound: it is known for complementary pairs only, not for bootstraps")
         if not 0.5 < threshold <= 1:
             raise ValueError(f"threshold: want a number above 1/2, at most 1; got {threshold}")
-        return false_selections(self.average, self.entered.shape[-1], self.samples // 2, threshold)
+        return false_selections(self.average, self.entered.shape[-1], self.samples // 2, threshold, shape)
 
-    def stable(self, threshold: float = 0.9, most: float = 1.0) -> Array:
+    def stable(self, threshold: float = 0.9, most: float = 1.0, *, shape: str = "unimodal") -> Array:
         """Truth values (p,): `entered` is at least `threshold`, at the least strength whose bound is at most `most`."""
-        fine = self.bound(threshold) <= most
+        fine = self.bound(threshold, shape=shape) <= most
         last = jnp.max(jnp.where(fine, jnp.arange(fine.shape[0]), -1))
         return (self.entered[last] >= threshold) & (last >= 0)
 
@@ -74,19 +82,6 @@ class Stability:
         kind = "halves, in complementary pairs" if self.pairs else "bootstraps"
         span = f"lambda {float(self.lams[0]):.4g} to {float(self.lams[-1]):.4g}"
         return f"Stability of {self.samples} {kind}, {span}: {shown}{', ...' if np.sum(share > 0) > 8 else ''}"
-
-
-def false_selections(average: Array, p: int, pairs: int, threshold: float) -> Array:
-    """The bound on the expected number of false selections: see `Stability.bound`."""
-    theta = average / p
-    plain = theta**2 * p / (2 * threshold - 1)
-    factor = 4 * (1 - threshold + 1 / (2 * pairs)) / (1 + 1 / pairs)
-    if threshold <= 0.75:
-        room = 2 * threshold - 1 - 1 / (2 * pairs)
-        factor = 1 / (2 * room) if room > 0 else np.inf
-    least = jnp.minimum(0.5 + theta**2, 0.5 + 1 / (2 * pairs) + 0.75 * theta**2)
-    known = (theta <= 1 / np.sqrt(3)) & (threshold > least)
-    return jnp.minimum(plain, jnp.where(known, factor * theta**2 * p, jnp.inf))
 
 
 def stability_selection(
