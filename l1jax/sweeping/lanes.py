@@ -11,7 +11,7 @@ from l1jax._arrays import eps
 from l1jax._node import node
 from l1jax.penalties import Terms
 
-HISTORY = 4  # sweeps between extrapolations
+HISTORY = 5  # sweeps between extrapolations
 ROUNDS = 500  # of that many sweeps, at most, for one strength
 
 
@@ -72,17 +72,22 @@ def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[
 
     def body(carry: Any) -> Any:
         point, sweeps, going, k = carry
-        after, points = jax.lax.scan(lambda at, _: (sweep(moments.G, terms, at),) * 2, point, length=HISTORY)
-        points = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), point, points)
-        new = _better(moments, terms, _extrapolated(points), after)
+        # One sweep where the prediction may do; it ends with a sweep, as what is extrapolated may have wrong signs.
+        new = jax.lax.cond(k == 0, lambda point: point, several, point)
+        new = sweep(moments.G, terms, new)
         new = jax.tree.map(lambda a, b: jnp.where(going[None], a, b), new, point)  # whatever the others do
         length = jnp.sum(_diagonal(moments.G, new[0]) * (new[0] - point[0]) ** 2, axis=0)
         moving = length > (16 * eps(length.dtype)) ** 2 * moments.yy  # else only rounding is left
-        sweeps = sweeps + jnp.where(going, HISTORY, 0)
+        sweeps = sweeps + jnp.where(going, jnp.where(k == 0, 1, HISTORY), 0)
         return new, sweeps, going & moving & _open(moments, terms, new, goal), k + 1
 
+    def several(point: Point) -> Point:
+        after, points = jax.lax.scan(lambda at, _: (sweep(moments.G, terms, at),) * 2, point, length=HISTORY - 1)
+        points = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), point, points)
+        return _better(moments, terms, _extrapolated(points), after)
+
     sweeps = jnp.zeros(start[0].shape[1], jnp.int32)
-    carry = (start, sweeps, _open(moments, terms, start, goal), jnp.zeros((), jnp.int32))
+    carry = (start, sweeps, jnp.ones_like(sweeps, bool), jnp.zeros((), jnp.int32))
     point, sweeps, *_ = jax.lax.while_loop(unfinished, body, carry)
     return point, sweeps
 
