@@ -14,9 +14,11 @@ from jax.typing import ArrayLike
 from l1jax._arrays import concrete
 from l1jax._node import node, static
 from l1jax.grid import lambda_grid, lambda_max
-from l1jax.paths import path
 from l1jax.problem import Problem, check_values
 from l1jax.selection.false_selections import false_selections
+from l1jax.sweeping import sweep
+
+HELD = 20_000_000  # numbers of coefficients held at a time
 
 
 @node
@@ -103,7 +105,7 @@ def stability_selection(
       lams: strengths, (L,); by default `lambda_grid(problem, num=num, ratio=ratio)`, of all rows. The largest come
         first in the answer.
       num, ratio: as for `lambda_grid`; small strengths select too much to say anything.
-      settings: `mode`, `solver`, `tol`, `max_steps`, as for `path`.
+      settings: `solver`, `tol`, `max_steps`, as for `path`.
 
     Rows outside a half have weight 0, so that all fits have one shape. May be jitted and batched.
 
@@ -221,18 +223,18 @@ def _resampled(
     grid = lambda_grid(problem, num=num, ratio=ratio) if lams is None else jnp.asarray(lams, problem.dtype)
     grid = jnp.sort(jnp.atleast_1d(grid), descending=True)
 
-    def one(totals: tuple[Array, Array], rows: Array) -> tuple[tuple[Array, Array], None]:
-        given = dataclasses.replace(problem, sample_weight=weight * rows.astype(weight.dtype))
-        return _counted(totals, path(given, lams=grid, **settings).coef), None
+    def some(totals: tuple[Array, Array], rows: Array) -> tuple[tuple[Array, Array], None]:
+        return _counted(totals, sweep(problem, weights=rows, lams=grid, **settings).coef), None
 
     nothing = jnp.zeros((grid.shape[0], problem.X.shape[1]), problem.dtype)
     totals = (nothing, nothing)
-    rows = jax.vmap(draw)(jnp.arange(count))
+    rows = jax.vmap(draw)(jnp.arange(count)).astype(problem.dtype)
     if concrete(problem, rows, grid, settings):
-        for k in range(count):
-            totals, _ = one(totals, rows[k])
+        size = max(1, HELD // nothing.size)
+        for k in range(0, count, size):
+            totals, _ = some(totals, rows[k : k + size])
     else:
-        totals, _ = jax.lax.scan(one, totals, rows)
+        totals, _ = jax.lax.scan(some, totals, rows[:, None])
     frequencies, entered = (total / count for total in totals)
     return Stability(frequencies, entered, jnp.sum(entered, axis=1), grid, count, pairs, problem.names)
 
@@ -240,7 +242,7 @@ def _resampled(
 @jax.jit
 def _counted(totals: tuple[Array, Array], coef: Array) -> tuple[Array, Array]:
     on = (coef != 0).astype(coef.dtype)
-    return totals[0] + on, totals[1] + jax.lax.cummax(on, axis=0)
+    return totals[0] + jnp.sum(on, axis=0), totals[1] + jnp.sum(jax.lax.cummax(on, axis=1), axis=0)
 
 
 def _check_count(count: int, name: str) -> None:
