@@ -32,7 +32,7 @@ from l1jax.sweeping.programs import lanes_solved, problems_solved, training_mome
 
 WIDEST = 1024  # columns of a Gram matrix that lanes share
 OWN = 256  # columns of Gram matrices of the lanes' own: beyond, sweeps over all columns lose to small supports
-GRAMS = 32_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
+GRAMS = 6_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
 NUMBERS = 30_000_000  # of a block of lanes that an engine solves one by one
 
