@@ -109,6 +109,13 @@ def test_grids_are_those_of_all_rows():
         np.testing.assert_allclose(found.lams[t, :, :, r], np.broadcast_to(own, (3, 2, 4)), rtol=1e-12)
 
 
+def test_a_constant_response_has_zeros():
+    found = sweep(PLAIN, targets=np.stack([Y, Y * 0 + 3], axis=1), num=3)
+    assert bool(jnp.all(found.converged))
+    assert not np.any(found.coef[1])
+    np.testing.assert_allclose(found.intercept[1], 3.0)
+
+
 def test_one_path_is_cut_into_parts_that_meet():
     problem = CASES["plain"][0]
     found = sweep(problem, num=150, ratio=1e-3, tol=1e-10)

@@ -51,6 +51,8 @@ np.testing.assert_allclose(found.coef, one.coef, rtol=0, atol=1e-9)
 TELL = """
 assert jax.process_count() == (2 if len(sys.argv) > 1 else 1)
 found = sweep(problem, chunk=4, **ask)
+few = sweep(problem, lams=ask["lams"])  # one block: a process has none of its own
+assert bool(jnp.all(few.converged)) and few.coef.shape == (3, 5)
 print("digest", repr(float(jnp.sum(found.coef * jnp.arange(5.0)))), bool(jnp.all(found.converged)))
 """
 

@@ -52,8 +52,9 @@ class Drive:
         devices = 1 if self.mesh is None else self.mesh.shape[self.mesh.axis_names[0]]
         workers = (os.cpu_count() or 1) if threads and devices == 1 else 1
         if self.chunk is None:
-            blocks = max(-(-lanes // size), min(workers, lanes // FEWEST))
-            size = -(-lanes // (-(-blocks // workers) * workers))
+            shares = workers if jax.process_count() == 1 else jax.process_count()  # each process has to see the same
+            blocks = max(-(-lanes // size), min(shares, lanes // FEWEST))
+            size = -(-lanes // (-(-blocks // shares) * shares))
         else:
             size = self.chunk
         return self._run(block, lanes, -(-size // devices) * devices, asked, workers)
@@ -63,7 +64,7 @@ class Drive:
         store = Store(self.store, asked, lanes, size)
         size = store.block
         count = -(-lanes // size)
-        mine = range(jax.process_index(), count, jax.process_count())
+        mine = range(jax.process_index(), count, jax.process_count()) or range(count - 1, count)
         whole: dict[str, np.ndarray] = {}
 
         def put(k: int, found: Result) -> None:

@@ -151,6 +151,7 @@ def _grids(problem: Problem, axes: Axes, lams: Array | None, num: int, ratio: An
         raise ValueError("sweep: no lambda gives zero coefficients with this penalty. Pass lams=[...] instead.")
     if host and not np.any(np.asarray(start) > 0):
         raise ValueError("sweep: there is no grid, as lambda_max is 0 everywhere. Pass lams=[...] instead.")
+    start = jnp.where(start > 0, start, jnp.max(start))  # of a constant response, which all strengths leave at 0
     which = np.zeros(len(axes), int)
     for name, size in (("targets", axes.sizes[0]), ("l1_ratios", axes.sizes[3])):
         if size is not None:
@@ -253,7 +254,6 @@ def repaired(found: Result, posed: Callable[[int], Problem], how: dict[str, Any]
             again = path(posed(int(lane)), lams=arrays.lams[lane, at], **how)
         except ValueError:  # data without an answer: NaN says so
             continue
-
         for part, more in zip(jax.tree.leaves(arrays), jax.tree.leaves(again), strict=True):
             part[lane, at] = more
     return jax.tree.map(jnp.asarray, arrays)
@@ -290,7 +290,7 @@ def _over_problems(
     (n, p), ratio = first.X.shape, asked["ratio"]
     engine = choose_engine(first, asked["solver"])
     in_step = _in_step(first, asked["solver"], own=True)
-    same = (over, along, lams, str(asked))
+    same = (first, over, along, lams, str(asked))
     if several or (not in_step and isinstance(engine, ActiveSet)):
 
         def alone(i: int) -> Result:
