@@ -155,7 +155,7 @@ def _criterion(
     what, given = needs[name]
     if given is None:
         raise ValueError(f'criterion: "{name}" wants {what}=')
-    if name != "sure" and problem.loss.holds_rows:
+    if name == "held-out" and problem.loss.holds_rows:
         raise ValueError(f"loss: {type(problem.loss).__name__} holds values of rows, which other rows can't use")
     n = problem.X.shape[0]
     if name == "held-out":
@@ -166,9 +166,9 @@ def _criterion(
         labels = np.unique(of)
         if of.shape != (n,) or len(labels) < 2:
             raise ValueError(f"folds: want a number of at least 2 folds for each of {n} rows, got shape {of.shape}")
-        parts = [(_rows(problem, of != label), _rows(problem, of == label)) for label in labels]
-        s = np.asarray(problem.weights())
-        share = [float(np.sum(s[of == label])) for label in labels]
+        w = problem.weights()
+        parts = [(jnp.where(of != label, w, 0.0), jnp.where(of == label, w, 0.0)) for label in labels]
+        share = [float(jnp.sum(out)) for _, out in parts]
         if not all(0 < a < 1 for a in share):
             raise ValueError("folds: want rows of positive weight in each fold, and outside of it")
 
@@ -176,8 +176,9 @@ def _criterion(
             starts = [None] * len(parts) if inits is None else inits
             each = []
             for (kept, out), init in zip(parts, starts, strict=True):
-                inside = dataclasses.replace(problem, **kept._asdict())
-                each.append(_deviance(inside, penalty, tol, init, out))
+                inside = dataclasses.replace(problem, sample_weight=kept)
+                rows = _Rows(problem.X, problem.y, out, problem.offset)
+                each.append(_deviance(inside, penalty, tol, init, rows))
             total = sum((a * value for a, (value, _) in zip(share, each, strict=True)), jnp.zeros((), problem.dtype))
             return total, [init for _, init in each]
 
@@ -209,11 +210,6 @@ class _Rows(NamedTuple):
     y: Array
     sample_weight: Array | None = None
     offset: Array | None = None
-
-
-def _rows(problem: Problem, where: Any) -> _Rows:
-    parts = (problem.X, problem.y, problem.sample_weight, problem.offset)
-    return _Rows(*(None if a is None else a[where] for a in parts))  # type: ignore[arg-type]
 
 
 def _deviance(problem: Problem, penalty: Any, tol: float | None, init: Any, out: _Rows) -> tuple[Array, Any]:

@@ -376,6 +376,7 @@ KINDS = {  # kinds of penalties, losses, penalties, whether there is an intercep
     "each, cox": (Each, COX, EACH, False, False),
     "together": (Together, LOSSES, TOGETHER, True, False),
     "together, without an intercept": (Together, LOSSES, TOGETHER, False, False),
+    "together, cox": (Together, COX, TOGETHER, False, False),
     "rows": (Together, SEVERAL, ROWS, True, False),
     "rows, without an intercept": (Together, SEVERAL, ROWS, False, False),
 }

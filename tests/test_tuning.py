@@ -46,13 +46,22 @@ def test_folds_find_what_a_fine_grid_finds():
     assert found.solves == 4 * len(found.history) + 1
 
 
-def test_folds_count_by_their_weights():
-    """As in `cross_validate`, of the same strength and folds."""
+@pytest.mark.parametrize("loss", [l1jax.Squared(), l1jax.Cox(np.arange(N) % 3 > 0)])
+def test_folds_count_by_their_weights(loss):
+    """As in `cross_validate`, of the same strength and folds, also for a loss that holds values of rows."""
     weights, of = RNG.uniform(0.5, 3, N), np.arange(N) % 4 // 2
-    problem = dataclasses.replace(PROBLEM, sample_weight=jnp.asarray(weights))
-    found = l1jax.tune(problem, one, {"lam": 0.3}, criterion="folds", folds=of, max_steps=1, tol=1e-10)
-    cv = l1jax.cross_validate(problem, folds=of, lams=[0.3], tol=1e-10)
-    np.testing.assert_allclose(found.criterion, cv.mean[0], rtol=1e-7)
+    problem = dataclasses.replace(
+        PROBLEM,
+        y=jnp.exp(-PROBLEM.y / 2),
+        loss=loss,
+        sample_weight=jnp.asarray(weights),
+        fit_intercept=loss.location,
+    )
+    lam = float(l1jax.lambda_max(problem)) / 4
+    found = l1jax.tune(problem, one, {"lam": lam}, criterion="folds", folds=of, max_steps=1, tol=1e-8)
+    cv = l1jax.cross_validate(problem, folds=of, lams=[lam], tol=1e-8)
+    np.testing.assert_allclose(found.criterion, cv.mean[0], rtol=1e-6)
+    assert found.result.df > 0
 
 
 def test_stein_s_estimate_counts_the_support():
