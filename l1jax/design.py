@@ -91,7 +91,7 @@ class Reweighted(Design):
         return jnp.maximum(about, 0.0) / self.unit**2
 
     def columns(self, ids: Array) -> Array:
-        return (self.XT[ids] - self.shift[ids][:, None]) / self.unit[ids][:, None]
+        return (Design.columns(self, ids) - self.shift[ids][:, None]) / self.unit[ids][:, None]
 
     def only(self, ids: Array) -> "Reweighted":
         near = Design.only(self, ids)
@@ -101,8 +101,7 @@ class Reweighted(Design):
 
 def reweighted(design: Design, s: Array, center: bool, standardize: bool) -> Reweighted:
     """A prepared design under other weights s (n,) that sum to 1; one output only."""
-    mean = jnp.matmul(design.XT, s, precision=HIGHEST)
-    square = jnp.matmul(design.XT**2, s, precision=HIGHEST)
+    mean, square = design.tdot(s), design.squares(s)
     variance = jnp.maximum(square - mean**2, 0.0)
     length = jnp.sqrt(variance if center else square)
     unit = jnp.sqrt(jnp.where(variance > 0, variance, 1.0)) if standardize else jnp.ones_like(mean)

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete, eps
 from l1jax.certificate import downhill, newton_step, refit, shortened, size
 from l1jax.penalties import Penalty
-from l1jax.problem import Problem, check_values
+from l1jax.problem import Problem, check_values, numeric, on_device
 from l1jax.standard_form import StandardForm, possible, prepared
 
 CORNER = 1e-3  # grids of (nearly) smooth penalties start where an l1_ratio of 1e-3 would
@@ -175,3 +176,13 @@ def check_one_strength(penalty: Any) -> None:
             f"penalty: want one strength, got lam of shape {jnp.shape(penalty.lam)}; "
             "give each coefficient its own with Factors(L1(lam), factors)"
         )
+
+
+def check_lams(lams: ArrayLike, problem: Problem) -> Array:
+    """Strengths (L,) as an array of the problem's dtype."""
+    array = on_device(numeric(lams, "lams"), problem.dtype)
+    if array is None or array.ndim != 1 or array.shape[0] == 0:
+        raise ValueError(f"lams: want strengths of shape (L,), L at least 1; got {np.shape(lams)}")
+    if concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) >= 0)):
+        raise ValueError(f"lams: want finite numbers of at least 0, got {array}")
+    return array

@@ -11,11 +11,11 @@ from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
 from l1jax.engines import ActiveSet, Engine
-from l1jax.grid import check_one_strength, grid_of
+from l1jax.grid import check_lams, check_one_strength, grid_of
 from l1jax.loop import minimise
 from l1jax.minimum import Controls, Minimum
 from l1jax.penalties import Penalty
-from l1jax.problem import Problem, check_values, numeric, on_device
+from l1jax.problem import Problem, check_values
 from l1jax.progress import progress_bar
 from l1jax.result import Result
 from l1jax.solving import choose_engine, finish, make_controls, may_have_equalities, starting_point
@@ -83,7 +83,7 @@ def path(
         strengths = grid_of(problem.X.shape, form, penalty, num, ratio)
         descending, back = strengths, None
     else:
-        strengths = _check_lams(lams, problem)
+        strengths = check_lams(lams, problem)
         descending, back = _sorted(strengths)
     # Whatever is free at a strength of 0 or more is free at the least one.
     equalities = may_have_equalities(penalty.with_lam(descending[-1]), form)
@@ -104,15 +104,6 @@ def _sorted(lams: Array) -> tuple[Array, Array | None]:
         return lams, None
     order = jnp.argsort(-lams, stable=True)
     return lams[order], jnp.argsort(order)
-
-
-def _check_lams(lams: ArrayLike, problem: Problem) -> Array:
-    array = on_device(numeric(lams, "lams"), problem.dtype)
-    if array is None or array.ndim != 1 or array.shape[0] == 0:
-        raise ValueError(f"lams: want strengths of shape (L,), L at least 1; got {np.shape(lams)}")
-    if concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) >= 0)):
-        raise ValueError(f"lams: want finite numbers of at least 0, got {array}")
-    return array
 
 
 def _in_chunks(

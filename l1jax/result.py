@@ -4,6 +4,7 @@ import dataclasses
 import os
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -120,16 +121,7 @@ class Result:
         arrays = {f.name: np.asarray(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "names"}
         if self.names is not None:
             arrays["names"] = np.asarray(self.names, dtype=np.str_)
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_whole(file, lambda stream: np.savez(stream, **arrays))  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Self:
@@ -166,6 +158,20 @@ class Result:
         counts = f"{int(np.min(self.df))} to {int(np.max(self.df))} nonzero, "
         worst = f"largest {_measured(self)} (tol {float(np.max(self.tol)):.0e}), "
         return head + span + counts + worst + f"{done} of {self.gap.size} converged"
+
+
+def write_whole(file: Path, write: Callable[[Any], Any]) -> None:
+    """write(a binary stream) to a file that appears whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def predict(result: Result, X: Any, *, offset: Any = None, loss: Loss | None = None) -> Array:

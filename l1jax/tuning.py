@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
+from l1jax.folds import weights_of
 from l1jax.losses import Squared
 from l1jax.problem import Problem, check_values
 from l1jax.progress import progress_bar
@@ -167,7 +168,7 @@ def _criterion(
         if of.shape != (n,) or len(labels) < 2:
             raise ValueError(f"folds: want a number of at least 2 folds for each of {n} rows, got shape {of.shape}")
         w = problem.weights()
-        parts = [(jnp.where(of != label, w, 0.0), jnp.where(of == label, w, 0.0)) for label in labels]
+        parts = [(weights_of(of != label, w), weights_of(of == label, w)) for label in labels]
         share = [float(jnp.sum(out)) for _, out in parts]
         if not all(0 < a < 1 for a in share):
             raise ValueError("folds: want rows of positive weight in each fold, and outside of it")

@@ -17,12 +17,13 @@ from l1jax.folds import Folds, as_folds, weights_of
 from l1jax.grid import lambda_grid
 from l1jax.paths import path
 from l1jax.penalties import with_ratio
-from l1jax.problem import Problem, check_values, numeric, on_device
+from l1jax.problem import Problem, check_values
 from l1jax.progress import progress_bar
 from l1jax.result import Result, predict
 from l1jax.selection.relaxation import check_gamma, relax
 from l1jax.selection.scores import GREATER, check_score, scores_of
 from l1jax.sweeping import sweep
+from l1jax.sweeping.axes import check_ratios
 
 
 @node
@@ -175,7 +176,7 @@ def cross_validate(
     given = as_folds(folds, problem.X.shape[0], key)
     weight = jnp.ones(problem.X.shape[:1], problem.dtype) if problem.sample_weight is None else problem.sample_weight
     whole = dataclasses.replace(problem, sample_weight=weight)
-    ratios = None if l1_ratios is None else _check_ratios(l1_ratios, problem)
+    ratios = None if l1_ratios is None else check_ratios(l1_ratios, problem)
     blends = None if gammas is None else jnp.atleast_1d(check_gamma(gammas, problem))
     host = concrete(problem, given, lams, ratios, blends, tol)
     together = host and blends is None and mode == "auto"
@@ -187,8 +188,10 @@ def cross_validate(
         except ValueError as error:
             raise ValueError(f"fold {k}: {error}") from error
 
+    how: dict[str, Any] = {"solver": solver, "tol": tol, "max_steps": max_steps}
+
     def fit(problem: Problem, grid: Any) -> Result:
-        found = path(problem, lams=grid, mode=mode, solver=solver, tol=tol, max_steps=max_steps)
+        found = path(problem, lams=grid, mode=mode, **how)
         return found if blends is None else relax(problem, found, gamma=blends)
 
     def of_shape(shape: Any) -> tuple[Result, Array, Array]:
@@ -196,7 +199,6 @@ def cross_validate(
         posed = whole if shape is None else dataclasses.replace(whole, penalty=with_ratio(problem.penalty, shape))
         grid = lambda_grid(posed, num=num, ratio=ratio) if lams is None else lams
         result = fit(posed, grid)
-        how: dict[str, Any] = {"solver": solver, "tol": tol, "max_steps": max_steps}
         every = sweep(posed, folds=given, lams=grid, progress=progress, **how) if together else None
 
         def fold(total: Array, rows: tuple[Array, Array, Any]) -> tuple[Array, Array]:
@@ -272,11 +274,3 @@ def _over(each: Callable[[Array], Any], values: Array, host: bool) -> Any:
     if not host:
         return jax.lax.map(each, values)
     return jax.tree.map(lambda *parts: jnp.stack(parts), *(each(value) for value in values))
-
-
-def _check_ratios(l1_ratios: ArrayLike, problem: Problem) -> Array:
-    ratios = on_device(numeric(l1_ratios, "l1_ratios"), problem.dtype)
-    if ratios is None or ratios.ndim != 1 or not len(ratios):
-        raise ValueError(f"l1_ratios: want numbers of shape (A,), A at least 1; got {l1_ratios}")
-    with_ratio(problem.penalty, 0.5)
-    return ratios

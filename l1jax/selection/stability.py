@@ -218,8 +218,6 @@ def _resampled(
     check_values(problem)
     if problem.outputs:
         raise ValueError(f"loss: want coefficients (p,), one for each column; {type(problem.loss).__name__} has more")
-    weight = jnp.ones(problem.X.shape[:1], problem.dtype) if problem.sample_weight is None else problem.sample_weight
-    problem = dataclasses.replace(problem, sample_weight=weight)
     grid = lambda_grid(problem, num=num, ratio=ratio) if lams is None else jnp.asarray(lams, problem.dtype)
     grid = jnp.sort(jnp.atleast_1d(grid), descending=True)
 

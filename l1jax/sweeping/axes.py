@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
 from l1jax._node import node
-from l1jax.folds import as_folds
+from l1jax.design import Design
+from l1jax.folds import as_folds, weights_of
 from l1jax.grid import CORNER, critical
 from l1jax.penalties import with_ratio
 from l1jax.problem import Problem, numeric, on_device
-from l1jax.standard_form import form_with, standard_form
+from l1jax.standard_form import form_with
 
 NAMES = ("targets", "folds", "weights", "l1_ratios")
 
@@ -25,8 +27,8 @@ NAMES = ("targets", "folds", "weights", "l1_ratios")
 class Axes:
     """What varies over the lanes of a sweep of one problem; None where nothing does.
 
-    targets: (n, T). folds: rows to fit, truth values (K, n). weights: (W, n). ratios: (R,). A lane is one place in
-    T x K x W x R, the last axis running fastest.
+    targets: (n, T). folds: rows to fit, truth values (K, n). weights: (W, n). ratios: (A,). A lane is one place in
+    T x K x W x A, the last axis running fastest.
     """
 
     targets: Any = None
@@ -63,7 +65,7 @@ class Axes:
         own = jnp.broadcast_to(own, (*np.shape(next(iter(at.values()))), *own.shape))
         if "weights" in at:
             own = own * jnp.asarray(self.weights[at["weights"]], problem.dtype)
-        return jnp.where(jnp.asarray(self.folds[at["folds"]]), own, 0.0) if "folds" in at else own
+        return weights_of(self.folds[at["folds"]], own) if "folds" in at else own
 
     def posed(self, problem: Problem, lane: int) -> Problem:
         """The problem of one lane."""
@@ -80,7 +82,7 @@ class Axes:
 
 def check_axes(problem: Problem, targets: Any, folds: Any, weights: Any, l1_ratios: Any) -> Axes:
     """The axes as arrays; ValueErrors for what does not match the problem."""
-    n, dtype = problem.X.shape[0], problem.dtype
+    n = problem.X.shape[0]
     given = {"targets": numeric(targets, "targets"), "weights": numeric(weights, "weights")}
     targets, weights = given["targets"], given["weights"]
     if targets is not None and problem.outputs:
@@ -99,23 +101,27 @@ def check_axes(problem: Problem, targets: Any, folds: Any, weights: Any, l1_rati
     train = None
     if folds is not None:
         train = np.asarray(as_folds(folds, n, None).train) if concrete(folds) else as_folds(folds, n, None).train
-    ratios = on_device(numeric(l1_ratios, "l1_ratios"), dtype)
-    if ratios is not None:
-        if ratios.ndim != 1 or not len(ratios):
-            raise ValueError(f"l1_ratios: want numbers of shape (R,), R at least 1; got {l1_ratios}")
-        with_ratio(problem.penalty, 0.5)
-    return Axes(targets, train, weights, ratios)
+    return Axes(targets, train, weights, None if l1_ratios is None else check_ratios(l1_ratios, problem))
+
+
+def check_ratios(l1_ratios: ArrayLike, problem: Problem) -> Array:
+    """Ratios (A,) as an array of the problem's dtype."""
+    ratios = on_device(numeric(l1_ratios, "l1_ratios"), problem.dtype)
+    if ratios is None or ratios.ndim != 1 or not len(ratios):
+        raise ValueError(f"l1_ratios: want numbers of shape (A,), A at least 1; got {l1_ratios}")
+    with_ratio(problem.penalty, 0.5)
+    return ratios
 
 
 @functools.partial(jax.jit, static_argnums=(4,))
-def starts(problem: Problem, targets: Array | None, ratios: Array | None, tally: Array, unpriced: bool) -> Array:
+def starts(
+    problem: Problem, targets: Array | None, ratios: Array | None, design: Design, unpriced: bool, tally: Array
+) -> Array:
     """Where grids start, (L,), for targets (n, L) and ratios (L,): on all rows, whatever is held out or reweighted."""
-    design = standard_form(problem).design
 
     def lane(y: Array | None, ratio: Array | None, _: Array) -> Array:
         posed = problem if y is None else dataclasses.replace(problem, y=y)
         penalty = problem.penalty if ratio is None else with_ratio(problem.penalty, ratio)
-        penalty = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), penalty)
         return critical(form_with(posed, design), penalty, CORNER, unpriced)
 
     axes = (None if targets is None else 1, None if ratios is None else 0, 0)

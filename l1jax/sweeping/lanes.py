@@ -141,8 +141,12 @@ def _better(moments: Moments, terms: Terms, one: Point, other: Point) -> Point:
 def _objective(moments: Moments, terms: Terms, point: Point) -> Array:
     z, q = point
     outside = jnp.any((z < terms.lower) | (z > terms.upper), axis=0)
-    price = jnp.sum(terms.l1 * jnp.abs(z) + terms.l2 / 2 * z**2, axis=0)
-    return jnp.where(outside, jnp.inf, price - jnp.sum((moments.c + q) * z, axis=0) / 2)
+    return jnp.where(outside, jnp.inf, _price(terms, z) - jnp.sum((moments.c + q) * z, axis=0) / 2)
+
+
+def _price(terms: Terms, z: Array) -> Array:
+    """The penalty within its bounds, (L,)."""
+    return jnp.sum(terms.l1 * jnp.abs(z) + terms.l2 / 2 * z**2, axis=0)
 
 
 def _open(moments: Moments, terms: Terms, point: Point, goal: Array) -> Array:
@@ -155,6 +159,7 @@ def _open(moments: Moments, terms: Terms, point: Point, goal: Array) -> Array:
     room = jnp.where(q > 0, high, low) / jnp.where(q == 0, 1.0, q)
     most = jnp.min(jnp.where(q == 0, jnp.inf, room), axis=0)
     a = jnp.minimum(1.0, most)
-    dual = a * (yy - fitted) - a**2 / 2 * residual - jnp.sum(terms.conjugate(a[None] * q * (1 - 1e-15)), axis=0)
-    gap = residual / 2 + jnp.sum(terms.l1 * jnp.abs(z) + terms.l2 / 2 * z**2, axis=0) - dual
+    scaled = jnp.clip(a[None] * q, low, high)  # it may miss the domain's edge by its last digit
+    dual = a * (yy - fitted) - a**2 / 2 * residual - jnp.sum(terms.conjugate(scaled), axis=0)
+    gap = residual / 2 + _price(terms, z) - dual
     return (gap > goal * yy / 2) & (yy > 0)

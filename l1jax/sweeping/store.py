@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l1jax.result import Result
+from l1jax.result import Result, write_whole
 
 FORMAT = "l1jax sweep 1"
 
@@ -34,7 +33,7 @@ class Store:
         if not file.exists():
             if any(not other.name.startswith(file.name) for other in self.folder.iterdir()):
                 raise ValueError(f"store: {self.folder} holds files, but no sweep; name a new or empty folder")
-            _write(file, json.dumps(manifest, indent=1))
+            write_whole(file, lambda stream: stream.write(json.dumps(manifest, indent=1).encode()))
             return
         try:
             found = json.loads(file.read_text())
@@ -73,12 +72,3 @@ def fingerprint(asked: Any) -> str:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _write(file: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".part")
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)

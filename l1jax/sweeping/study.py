@@ -14,18 +14,17 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
-from l1jax.design import Design
 from l1jax.engines import ActiveSet, Engine
 from l1jax.folds import Folds
-from l1jax.grid import check_one_strength, grid_from, has_unpriced
+from l1jax.grid import check_lams, check_one_strength, grid_from, has_unpriced
 from l1jax.losses import Squared
 from l1jax.minimum import Controls
 from l1jax.paths import path
 from l1jax.penalties import Elementwise, with_ratio
-from l1jax.problem import Problem, check_problem, check_values, numeric, on_device
+from l1jax.problem import Problem, check_problem, check_values
 from l1jax.result import Result
 from l1jax.solving import choose_engine, make_controls, may_have_equalities
-from l1jax.standard_form import prepared, standard_form
+from l1jax.standard_form import StandardForm, standard_form
 from l1jax.sweeping.axes import Axes, check_axes, starts
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
@@ -65,7 +64,7 @@ def sweep(
       targets: responses (n, T) that take the place of y, one at a time.
       folds: a number, fold ids (n,) or `Folds`: fits to the rows of each fold's training part.
       weights: weights (W, n), which multiply the problem's own: bootstraps, subsamples.
-      l1_ratios: (R,), of a penalty that has one.
+      l1_ratios: (A,), of a penalty that has one.
       lams: strengths (L,) for all, in any order; by default each problem, target and ratio has the grid that
         `lambda_grid(num=num, ratio=ratio)` gives it on all rows.
       num, ratio: as for `lambda_grid`.
@@ -102,7 +101,7 @@ def sweep(
     check_problem(problem)
     check_one_strength(problem.penalty)
     axes = check_axes(problem, **along)
-    given = None if lams is None else _strengths(lams, problem)
+    given = None if lams is None else check_lams(lams, problem)
     engine = choose_engine(problem, solver)
     controls = make_controls(problem, engine, tol, max_steps)
     host = concrete(problem, axes, given, controls, ratio)
@@ -110,11 +109,11 @@ def sweep(
     problem = dataclasses.replace(
         problem, penalty=jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), problem.penalty)
     )
-    grids = _grids(problem, axes, given, num, ratio, host)
+    study = Study(problem, axes, engine, controls, asked)
+    grids = study.grids(host) if given is None else jnp.broadcast_to(given[None], (len(axes), len(given)))
     order = jnp.argsort(-grids, axis=-1, stable=True) if given is not None else None
     if order is not None:
         grids = jnp.take_along_axis(grids, order, axis=-1)
-    study = Study(problem, axes, engine, controls, asked)
     found = study.on_host(grids, drive) if host else study.traced(grids, drive)
     if order is not None:
         back = jnp.argsort(order, axis=-1)
@@ -127,38 +126,6 @@ def _taken(a: Any, order: Array) -> Any:
     return jnp.take_along_axis(a, order.reshape(*order.shape, *(1,) * (a.ndim - 2)), axis=1)
 
 
-def _strengths(lams: ArrayLike, problem: Problem) -> Array:
-    array = on_device(numeric(lams, "lams"), problem.dtype)
-    if array is None or array.ndim != 1 or not array.shape[0]:
-        raise ValueError(f"lams: want strengths of shape (L,), L at least 1; got {np.shape(lams)}")
-    if concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) >= 0)):
-        raise ValueError(f"lams: want finite numbers of at least 0, got {array}")
-    return array
-
-
-def _grids(problem: Problem, axes: Axes, lams: Array | None, num: int, ratio: Any, host: bool) -> Array:
-    """The strengths of each lane, (N, L)."""
-    if lams is not None:
-        return jnp.broadcast_to(lams[None], (len(axes), len(lams)))
-    form, penalty = prepared(problem)
-    at = axes.places(np.arange(len(axes)))
-    first = dataclasses.replace(axes, folds=None, weights=None)  # grids are those of all rows
-    here = first.places(np.arange(len(first)))
-    targets = None if axes.targets is None else jnp.asarray(axes.targets, problem.dtype)[:, here["targets"]]
-    ratios = None if axes.ratios is None else axes.ratios[here["l1_ratios"]]
-    start = starts(problem, targets, ratios, jnp.zeros(len(first), bool), has_unpriced(penalty, form))
-    if host and not np.all(np.isfinite(np.asarray(start))):
-        raise ValueError("sweep: no lambda gives zero coefficients with this penalty. Pass lams=[...] instead.")
-    if host and not np.any(np.asarray(start) > 0):
-        raise ValueError("sweep: there is no grid, as lambda_max is 0 everywhere. Pass lams=[...] instead.")
-    start = jnp.where(start > 0, start, jnp.max(start))  # of a constant response, which all strengths leave at 0
-    which = np.zeros(len(axes), int)
-    for name, size in (("targets", axes.sizes[0]), ("l1_ratios", axes.sizes[3])):
-        if size is not None:
-            which = which * size + at[name]
-    return jax.vmap(lambda start: grid_from(start, problem.X.shape, num, ratio))(start)[which]
-
-
 @dataclasses.dataclass
 class Study:
     """A sweep over one problem."""
@@ -169,29 +136,54 @@ class Study:
     controls: Controls
     asked: dict[str, Any]
 
+    @functools.cached_property
+    def form(self) -> StandardForm:
+        """The standard form of all rows, which lanes share or are made from."""
+        return standard_form(self.problem)
+
+    def grids(self, host: bool) -> Array:
+        """The strengths of each lane, (N, L), by default."""
+        problem, axes = self.problem, self.axes
+        at = axes.places(np.arange(len(axes)))
+        first = dataclasses.replace(axes, folds=None, weights=None)  # grids are those of all rows
+        here, tally = first.places(np.arange(len(first))), jnp.zeros(len(first), bool)
+        targets = None if axes.targets is None else jnp.asarray(axes.targets, problem.dtype)[:, here["targets"]]
+        ratios = None if axes.ratios is None else axes.ratios[here["l1_ratios"]]
+        unpriced = has_unpriced(problem.penalty, self.form)
+        start = starts(problem, targets, ratios, self.form.design, unpriced, tally)
+        if host and not np.all(np.isfinite(np.asarray(start))):
+            raise ValueError("sweep: no lambda gives zero coefficients with this penalty. Pass lams=[...] instead.")
+        if host and not np.any(np.asarray(start) > 0):
+            raise ValueError("sweep: there is no grid, as lambda_max is 0 everywhere. Pass lams=[...] instead.")
+        start = jnp.where(start > 0, start, jnp.max(start))  # of a constant response, which all strengths leave at 0
+        which = np.zeros(len(axes), int)
+        for name, size in (("targets", axes.sizes[0]), ("l1_ratios", axes.sizes[3])):
+            if size is not None:
+                which = which * size + at[name]
+        return jax.vmap(lambda start: grid_from(start, problem.X.shape, self.asked["num"], self.asked["ratio"]))(start)[
+            which
+        ]
+
     def traced(self, grids: Array, drive: Drive) -> Result:
         drive.refuse_tracing()
         engine = self.engine.traced if isinstance(self.engine, ActiveSet) else self.engine
-        design = standard_form(self.problem).design
         lanes = self._lanes(np.arange(len(self.axes)), grids)
-        return lanes_solved(engine, _mode(), True, None, self.problem, design, None, self.controls, *lanes)
+        return lanes_solved(engine, _mode(), True, None, self.problem, self.form.design, None, self.controls, *lanes)
 
     def on_host(self, grids: Array, drive: Drive) -> Result:
         problem, axes = self.problem, self.axes
         n, p = problem.X.shape
-        form, penalty = prepared(problem)
-        equalities = may_have_equalities(penalty.with_lam(jnp.min(grids)), form)
         own = axes.folds is not None or axes.weights is not None
-        in_step = _in_step(problem, self.asked["solver"], own) and not equalities
+        in_step = _in_step(problem, self.asked["solver"], own) and not self._equalities(grids)
         asked = (problem, axes, grids, self.controls, str(self.asked))
         if not in_step and isinstance(self.engine, ActiveSet):
             return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked)
         if in_step:
-            engine, table = None, self._fold_moments(form.design)
+            engine, table, equalities = None, self._fold_moments(), False
             size = min(LANES, max(8, GRAMS // (p * p * problem.dtype.itemsize))) if own else LANES
             parts = 1 if own else _parts(len(axes), grids.shape[1])
         else:
-            engine, table, parts = self.engine, None, 1
+            engine, table, equalities, parts = self.engine, None, self._equalities(grids), 1
             size = max(1, NUMBERS // (grids.shape[1] * (n + p)))
         # Rows that are spread over devices stay so: their products are summed over these.
         mesh = drive.mesh if len(problem.X.sharding.device_set) == 1 else None
@@ -199,7 +191,8 @@ class Study:
 
         def block(ids: np.ndarray) -> Result:
             lanes = self._lanes(ids // parts, many[ids])
-            return lanes_solved(engine, _mode(), equalities, mesh, problem, form.design, table, self.controls, *lanes)
+            shared = (problem, self.form.design, table, self.controls)
+            return lanes_solved(engine, _mode(), equalities, mesh, *shared, *lanes)
 
         found = drive.in_blocks(block, len(many), size, asked, threads=in_step)
         found = jax.tree.map(lambda a: a.reshape(len(axes), -1, *a.shape[2:])[:, : grids.shape[1]], found)
@@ -216,19 +209,17 @@ class Study:
             penalties = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (len(ids), *a.shape)), problem.penalty)
         else:
             penalties = jax.vmap(functools.partial(with_ratio, problem.penalty))(self.axes.ratios[at["l1_ratios"]])
-            penalties = jax.tree.map(
-                lambda a, one: a if a.ndim > one.ndim else jnp.broadcast_to(a[None], (len(ids), *a.shape)),
-                penalties,
-                problem.penalty,
-            )
         return weights, targets, penalties, at.get("folds"), grids
 
-    def _fold_moments(self, design: Design) -> Array | None:
+    def _equalities(self, grids: Array) -> bool:
+        return may_have_equalities(self.problem.penalty.with_lam(jnp.min(grids)), self.form)
+
+    def _fold_moments(self) -> Array | None:
         """X'SX of each fold's training rows, (K, p, p), from those of its other rows; None where weights differ."""
         folds = self.axes.folds
         if folds is None or self.axes.weights is not None:
             return None
-        return training_moments(design, np.asarray(folds), self.problem.weights())
+        return training_moments(self.form.design, np.asarray(folds), self.problem.weights())
 
     def _alone(self, grids: Array, lane: int) -> Result:
         found = path(self.axes.posed(self.problem, lane), lams=grids[lane], **self._how)
@@ -298,18 +289,20 @@ def _over_problems(
 
         return dataclasses.replace(drive.one_by_one(alone, count, same), names=first.names)
     controls = make_controls(first, engine, asked["tol"], asked["max_steps"])
-    given = None if lams is None else jnp.sort(_strengths(lams, first))[::-1]
+    given = None if lams is None else check_lams(lams, first)
+    order = None if given is None else jnp.argsort(-given, stable=True)
+    descending = None if given is None else given[order]
     size = GRAMS // (p * max(p, n) * first.dtype.itemsize) if in_step else NUMBERS // (n * p)
 
     def block(ids: np.ndarray) -> Result:
         used = None if in_step else engine
-        return problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, given, controls, row(ids))
+        return problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, descending, controls, row(ids))
 
     found = drive.in_blocks(block, count, min(LANES, max(8, size)), same, threads=in_step)
     if in_step:
         found = repaired(found, lambda i: make(row(i)), how)
-    if given is not None:
-        back = jnp.argsort(jnp.argsort(-_strengths(lams, first), stable=True))
+    if order is not None:
+        back = jnp.argsort(order)
         found = jax.tree.map(lambda a: a[:, back], found)
     return dataclasses.replace(found, names=first.names)
 
