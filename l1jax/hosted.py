@@ -15,11 +15,13 @@ from l1jax.engines import ActiveSet
 from l1jax.engines.active import Path
 from l1jax.engines.group_path import GroupPath
 from l1jax.engines.groups import Partition, Radii
+from l1jax.engines.homotopy import Homotopy, knots_are_cheap
 from l1jax.engines.kinks import Floats, Kinks
 from l1jax.losses import Squared
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
 from l1jax.penalties import Elementwise, GroupLasso, Terms
 from l1jax.standard_form import Only, StandardForm
+from l1jax.sufficient import hidden, sufficient
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
 AT_ONCE = 1_000_000  # numbers of a penalty held at a time
@@ -52,6 +54,18 @@ class Penalties:
         l1, l2, lower, upper, plain = (a[row] for a in self.held[1])
         return Kinks(l1, l2, lower, upper, bool(plain))
 
+    def line(self) -> tuple[Floats, Floats] | None:
+        """(base (p,), strengths (L,)) if the penalty is strength*sum base_j*|z_j| and nothing else."""
+        if self.lams is None or len(self) > self.size:
+            return None
+        kinks: Any = self[0]
+        l1, _, _, _, plain = self.held[1]
+        if not (np.all(plain) and 0 < kinks.strength < np.inf):
+            return None
+        strengths, base = l1.max(axis=1), kinks.l1 / kinks.strength
+        bent = np.abs(l1 - np.outer(strengths, base)) > 8 * eps(l1.dtype) * l1
+        return None if np.any(bent) else (base, strengths)
+
     def _radii(self, lam: float, groups: Partition) -> Radii:
         unit = float(np.asarray(self.form.strength).ravel()[0])  # groups have one for all columns
         weights = np.asarray(self.penalty.weights, np.float64)
@@ -67,6 +81,24 @@ def on_host(
     controls: Controls,
 ) -> Minimum:
     """The minimisers at the penalties' strengths, in descending order."""
+    tol = float(controls.tol)
+    few = sufficient(form, tol) if bool(form.fit) else None
+    if few is not None:
+        found = _on_host(engine, equalities, few, penalties, start, controls)
+        gap = np.asarray(found.gap) + hidden(form, np.asarray(found.z))
+        if not np.any(gap > tol):
+            return dataclasses.replace(found, gap=jnp.asarray(gap))
+    return _on_host(engine, equalities, form, penalties, start, controls)
+
+
+def _on_host(
+    engine: ActiveSet,
+    equalities: bool,
+    form: StandardForm,
+    penalties: Penalties,
+    start: tuple[Array, Array],
+    controls: Controls,
+) -> Minimum:
     penalty, lams, count = penalties.penalty, penalties.lams, len(penalties)
     tol, limit = float(controls.tol), min(int(controls.max_steps), engine.steps)
     z, b = (np.asarray(a) for a in start)
@@ -79,9 +111,13 @@ def on_host(
     sight = Sight(equalities, form, penalty, lams)
     if fit:
         stop = None if controls.stop is None else enough
-        path = kind(form, penalties, (z[0], b[0]), tol / 2, limit, stop)
-        z, b, steps = path.run()
-        sight.add(slice(None), path)
+        line = penalties.line() if kind is Path and knots_are_cheap(form, count) else None
+        if line is None:
+            path = kind(form, penalties, (z[0], b[0]), tol / 2, limit, stop)
+            z, b, steps = path.run()
+            sight.add(slice(None), path)
+        else:
+            z, b, steps = Homotopy(form, *line, limit, stop).run()
     else:
         z, b = (np.broadcast_to(a, (count, *a.shape[1:])) for a in (z, b))
         steps = np.zeros(count, np.int32)

@@ -30,6 +30,7 @@ LAMS = [0.3, 0.02, 0.1]  # in no order
 CASES = {
     "plain": (Problem(X, Y, penalty=L1(1.0)), {}),
     "targets": (Problem(X, Y, penalty=L1(1.0), standardize=True), {"targets": TARGETS}),
+    "targets in step": (Problem(X, Y, penalty=L1(1.0)), {"targets": np.stack([np.roll(Y, k) for k in range(16)], 1)}),
     "every axis": (
         Problem(X, Y, penalty=ElasticNet(1.0, l1_ratio=0.5), sample_weight=np.arange(1.0, N + 1), offset=X[:, 1]),
         {"targets": TARGETS, "folds": 3, "weights": WEIGHTS, "l1_ratios": [0.3, 1.0]},
@@ -114,15 +115,6 @@ def test_a_constant_response_has_zeros():
     assert bool(jnp.all(found.converged))
     assert not np.any(found.coef[1])
     np.testing.assert_allclose(found.intercept[1], 3.0)
-
-
-def test_one_path_is_cut_into_parts_that_meet():
-    problem = CASES["plain"][0]
-    found = sweep(problem, num=150, ratio=1e-3, tol=1e-10)
-    alone = path(problem, num=150, ratio=1e-3, tol=1e-10)
-    np.testing.assert_allclose(found.lams, alone.lams)
-    np.testing.assert_allclose(found.objective, alone.objective, rtol=1e-9)
-    assert bool(jnp.all(found.converged))
 
 
 def make(own):

@@ -33,6 +33,7 @@ WIDEST = 1024  # columns of a Gram matrix that lanes share
 OWN = 256  # columns of Gram matrices of the lanes' own: beyond, sweeps over all columns lose to small supports
 GRAMS = 6_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
+FEWEST = 16  # lanes that share a Gram matrix, for vectors of them
 NUMBERS = 30_000_000  # of a block of lanes that an engine solves one by one
 
 
@@ -175,27 +176,26 @@ class Study:
         n, p = problem.X.shape
         own = axes.folds is not None or axes.weights is not None
         in_step = _in_step(problem, self.asked["solver"], own) and not self._equalities(grids)
+        if not own and drive.mesh is None and (len(axes) < FEWEST or grids.shape[1] >= p):
+            in_step = False  # too few for vectors, or strengths so close that paths go knot by knot
         asked = (problem, axes, grids, self.controls, str(self.asked))
         if not in_step and isinstance(self.engine, ActiveSet):
             return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked)
         if in_step:
             engine, table, equalities = None, self._fold_moments(), False
             size = min(LANES, max(8, GRAMS // (p * p * problem.dtype.itemsize))) if own else LANES
-            parts = 1 if own else _parts(len(axes), grids.shape[1])
         else:
-            engine, table, equalities, parts = self.engine, None, self._equalities(grids), 1
+            engine, table, equalities = self.engine, None, self._equalities(grids)
             size = max(1, NUMBERS // (grids.shape[1] * (n + p)))
         # Rows that are spread over devices stay so: their products are summed over these.
         mesh = drive.mesh if len(problem.X.sharding.device_set) == 1 else None
-        many = jnp.pad(grids, ((0, 0), (0, -grids.shape[1] % parts)), mode="edge").reshape(len(axes) * parts, -1)
 
         def block(ids: np.ndarray) -> Result:
-            lanes = self._lanes(ids // parts, many[ids])
+            lanes = self._lanes(ids, grids[ids])
             shared = (problem, self.form.design, table, self.controls)
             return lanes_solved(engine, _mode(), equalities, mesh, *shared, *lanes)
 
-        found = drive.in_blocks(block, len(many), size, asked, threads=in_step)
-        found = jax.tree.map(lambda a: a.reshape(len(axes), -1, *a.shape[2:])[:, : grids.shape[1]], found)
+        found = drive.in_blocks(block, len(axes), size, asked, threads=in_step)
         return self._repaired(found) if in_step else found
 
     def _lanes(self, ids: np.ndarray, grids: Array) -> tuple[Any, ...]:
@@ -248,11 +248,6 @@ def repaired(found: Result, posed: Callable[[int], Problem], how: dict[str, Any]
         for part, more in zip(jax.tree.leaves(arrays), jax.tree.leaves(again), strict=True):
             part[lane, at] = more
     return jax.tree.map(jnp.asarray, arrays)
-
-
-def _parts(lanes: int, lams: int) -> int:
-    """Into how many parts grids are cut, for lanes enough to fill vectors."""
-    return max(1, min(64 // lanes, lams // 16))
 
 
 def _mode() -> str:
