@@ -23,7 +23,7 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
                           "__init__"],
           "engines": ["base", "coordinate", "gradient", "newton", "semismooth", "kinks", "homotopy", "local",
                       "working_set", "sets", "active", "groups", "group_path", "__init__"],
-          "sweeping": ["axes", "lanes", "blocks", "store", "programs", "driving", "study", "__init__"],
+          "sweeping": ["axes", "lanes", "knots", "blocks", "store", "programs", "driving", "study", "__init__"],
           "selection": ["scores", "relaxation", "cross_validation", "criteria", "false_selections",
                          "stability", "__init__"],
           "sklearn": ["estimator", "regression", "tuned", "classification", "__init__"]}  # fmt: skip

@@ -98,6 +98,19 @@ def test_a_sweep_is_a_path_at_every_place(name):
     assert seen == found.gap.size // len(LAMS)
 
 
+def test_problems_that_can_t_be_walked_knot_by_knot_are_solved_otherwise():
+    """Columns that depend on each other, and one that is constant, among others that are sound."""
+    Xs = np.stack([X, X, X])
+    Xs[1, :, 4], Xs[1, :, 5] = X[:, 0] + X[:, 2], 7
+    Xs[2, :, 3:] = X[:, :3]
+    lams = np.geomspace(1, 1e-3, 6)
+    found = sweep(lambda X: Problem(X, Y, penalty=L1(1.0)), over=jnp.asarray(Xs), lams=lams, tol=1e-9)
+    assert bool(jnp.all(found.converged))
+    for k in range(3):
+        alone = path(Problem(Xs[k], Y, penalty=L1(1.0)), lams=lams, tol=1e-12, solver="cd")
+        np.testing.assert_allclose(found.objective[k], alone.objective, rtol=1e-7)
+
+
 def test_grids_are_those_of_all_rows():
     problem, axes = CASES["every axis"]
     found = sweep(problem, num=4, ratio=0.05, **axes)

@@ -12,13 +12,15 @@ from l1jax._node import node, static
 from l1jax.certificate import Certificate, certify
 from l1jax.design import HIGHEST, Design, Reweighted, reweighted, second_moments
 from l1jax.engines import Engine
+from l1jax.engines.homotopy import KNOTS_PER_STRENGTH
 from l1jax.loop import minimise
 from l1jax.minimum import Controls, Minimum, as_found
-from l1jax.penalties import Terms
+from l1jax.penalties import L1, Factors, Terms
 from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.solving import in_raw_units
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
+from l1jax.sweeping.knots import walk_lanes
 from l1jax.sweeping.lanes import Moments, descend_lanes
 
 PRODUCTS = 8_000_000  # numbers of a table of the columns' products, at most
@@ -81,7 +83,7 @@ def solve_block(
 
 
 def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array, controls: Controls) -> Result:
-    """The same for the squared loss, by coordinate descent in step; NaN where Gram matrices can't say.
+    """The same for the squared loss, in step: knot by knot or by coordinate descent; NaN where Gram matrices can't say.
 
     gram: X'SX of the shared matrix under each lane's weights, (L, p, p), where it is known.
     """
@@ -105,23 +107,32 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
     single = moments.yy.dtype.itemsize < 8
     low, high = terms_of(lams[:, -1]).domain()
     sound = sound & ~jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
-    z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
+    near = scale.shape[1] <= KNOTS_PER_STRENGTH * lams.shape[1]
+    if _straight(penalties) and near and moments.G.ndim == 3 and not single:
+        z, sweeps = walk_lanes(terms_of(jnp.ones_like(moments.yy)).l1, moments, lams.T)
+    else:
+        z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
     z = jnp.where(sound[None, None], z, jnp.nan)
 
-    def certified(at: tuple[Array, Array]) -> Certificate:
-        def lane(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
-            return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
+    def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
+        return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
 
-        lam, z = at
-        return block.over(lane, penalties, lam, z.T)
-
-    done = jax.lax.map(certified, (lams.T, z))  # a strength at a time, all lanes: products of matrices
-    done = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), done)
+    if block.shared:  # a strength at a time, all lanes: products of matrices
+        done = jax.lax.map(lambda at: block.over(certified, penalties, at[0], at[1].T), (lams.T, z))
+        done = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), done)
+    else:  # a lane at a time, all strengths
+        each = jax.vmap(certified, in_axes=(None, None, 0, 0))
+        done = block.over(each, penalties, lams, z.transpose(2, 0, 1))
 
     def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
         return _result(form, penalty, lams, as_found(form, penalty, lams, done, steps, controls), controls)
 
     return block.over(finished, penalties, lams, done, sweeps.T)
+
+
+def _straight(penalty: Any) -> bool:
+    """Whether a penalty is its strength times sum base_j*|z_j|, whatever the strength."""
+    return isinstance(penalty.penalty if isinstance(penalty, Factors) else penalty, L1)
 
 
 def _result(form: StandardForm, penalty: Any, lams: Array, found: Minimum, controls: Controls) -> Result:
