@@ -99,9 +99,9 @@ class Reweighted(Design):
         return Reweighted(near.XT, near.center, near.scale, near.norm, shift, unit)
 
 
-def reweighted(design: Design, s: Array, center: bool, standardize: bool) -> Reweighted:
-    """A prepared design under other weights s (n,) that sum to 1; one output only."""
-    mean, square = design.tdot(s), design.squares(s)
+def reweighted(design: Design, s: Array, center: bool, standardize: bool, square: Array | None = None) -> Reweighted:
+    """A prepared design under other weights s (n,) that sum to 1; one output only. `square`: design.squares(s)."""
+    mean, square = design.tdot(s), design.squares(s) if square is None else square
     variance = jnp.maximum(square - mean**2, 0.0)
     length = jnp.sqrt(variance if center else square)
     unit = jnp.sqrt(jnp.where(variance > 0, variance, 1.0)) if standardize else jnp.ones_like(mean)

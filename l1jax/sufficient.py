@@ -18,46 +18,62 @@ TIMES = 2  # so many times as many rows as features at least
 def sufficient(form: StandardForm, tol: float) -> StandardForm | None:
     """A form of p + 2 rows with the same second moments, all that the squared loss asks of data; None if of no use.
 
-    The rows are those of the moments' Cholesky factor, turned so that they sum to 0, as centred data do. What rounding
-    may make of them has to be small beside `tol`, a relative gap.
+    What rounding may make of the moments has to be small beside `tol`, a relative gap.
     """
-    n, p = form.shape
-    suits = isinstance(form.loss, Squared) and not form.start[1].ndim and type(form.design) is Design
-    if not suits or p > MOST or n < TIMES * (p + 2) or form.y.dtype != np.float64 or tol < 100 * _digits(form):
+    if not suits(form, tol) or type(form.design) is not Design:
         return None
-    XT, weights, response = (np.asarray(a) for a in (form.design.XT, form.s, form.y))
-    equal = bool(np.all(weights == weights[0]))
-    root = XT if equal else XT * np.sqrt(weights)
-    A = np.empty((p + 1, p + 1), XT.dtype)
-    A[:p, :p] = root @ root.T  # NumPy sees the symmetry, and does half of the work
-    A[:p, :p] *= weights[0] if equal else 1
-    A[p, :p] = A[:p, p] = XT @ (weights * response)
-    A[p, p] = np.sum(weights * response**2)
+    XT, s, y = (np.asarray(a) for a in (form.design.XT, form.s, form.y))
+    return few_rows(form, moments(XT, s), XT @ (s * y), float(np.sum(s * y**2)))
+
+
+def suits(form: StandardForm, tol: float) -> bool:
+    """Whether a few rows would serve, and their making be worth while."""
+    n, p = form.shape
+    plain = isinstance(form.loss, Squared) and not form.null_intercept.ndim and form.y.dtype == np.float64
+    return plain and p <= MOST and n >= TIMES * (p + 2) and tol >= 100 * digits(form.shape)
+
+
+def moments(XT: Floats, s: Floats) -> Floats:
+    """X'SX, (p, p)."""
+    equal = bool(np.all(s == s[0]))
+    root = XT if equal else XT * np.sqrt(s)
+    product: Floats = root @ root.T  # NumPy sees the symmetry, and does half of the work
+    return product * s[0] if equal else product
+
+
+def few_rows(form: StandardForm, G: Floats, c: Floats, yy: float) -> StandardForm | None:
+    """The form of p + 2 rows with these moments: X'SX, X'Sy and y'Sy; None where they have no factor.
+
+    The rows are those of the Cholesky factor, turned so that they sum to 0, as centred data do.
+    """
+    p = len(G)
+    A = np.empty((p + 1, p + 1), G.dtype)
+    A[:p, :p], A[p, :p], A[:p, p], A[p, p] = G, c, c, yy
     own = np.diagonal(A).copy()
-    A.flat[:: p + 2] = np.where(own > 0, own * (1 + _digits(form)), 1)  # so that dependent columns have a factor
+    A.flat[:: p + 2] = np.where(own > 0, own * (1 + digits((p, p))), 1)  # so that dependent columns have a factor
     try:
         factor = np.linalg.cholesky(A)
     except np.linalg.LinAlgError:  # not finite, or nearly not
         return None
-    factor[own == 0] = 0
+    factor[own <= 0] = 0
     m = p + 2
     turn = -np.full(m, m**-0.5)
     turn[0] += 1  # what a reflection takes from the first axis to equal entries
     rows = np.pad(factor, ((0, 0), (1, 0))) * m**0.5
     rows -= np.outer(rows @ turn, turn * (2 / (turn @ turn)))
-    design = dataclasses.replace(form.design, XT=jnp.asarray(rows[:p]))
+    design = Design(jnp.asarray(rows[:p]), form.design.center, form.design.scale, form.design.norm)
     y, s, offset = jnp.asarray(rows[p]), jnp.full(m, 1 / m), jnp.zeros(m)
     return dataclasses.replace(form, design=design, y=y, s=s, offset=offset)
 
 
-def hidden(form: StandardForm, z: Floats) -> Floats:
-    """What the rounding of its moments may hide of the gaps of points (L, p), over the null model's objective."""
-    null = float(form.null_objective)
-    length = (2 * null) ** 0.5 + np.abs(z) @ np.asarray(form.design.norm)
-    share: Floats = _digits(form) * length**2 / (null if null > 0 else 1)
-    return share
+def hidden(few: StandardForm, share: float, z: Floats) -> Floats:
+    """What moments that are wrong by a share of the columns' norms may hide of the gaps of points (L, p)."""
+    null = float(few.null_objective)
+    length = (2 * null) ** 0.5 + np.abs(z) @ np.asarray(few.design.norm)
+    gaps: Floats = share * length**2 / (null if null > 0 else 1)
+    return gaps
 
 
-def _digits(form: StandardForm) -> float:
-    """The rounding of products of columns, over their norms."""
-    return sum(form.shape) * eps(form.y.dtype)
+def digits(shape: tuple[int, int]) -> float:
+    """The share by which rounding may change the products of columns."""
+    return sum(shape) * eps(np.float64)

@@ -11,6 +11,7 @@ import pytest
 
 import l1jax
 from l1jax import L1, Bounds, ElasticNet, Factors, Folds, GroupLasso, Logistic, Poisson, Problem, path, sweep
+from l1jax.sweeping import study
 
 N, P = 40, 6
 
@@ -38,6 +39,10 @@ CASES = {
     "folds in time": (
         Problem(X, Y, penalty=Bounds(L1(1.0), lower=-0.1), fit_intercept=False),
         {"folds": Folds.in_time(np.arange(N), 3)},
+    ),
+    "folds by moments": (
+        Problem(X, Y, penalty=ElasticNet(1.0, l1_ratio=0.5), standardize=True, sample_weight=np.arange(N) % 4.0),
+        {"targets": TARGETS, "folds": 3, "l1_ratios": [0.3, 1.0], "solver": "active"},
     ),
     "free coefficients": (Problem(X, Y, penalty=Factors(L1(1.0), [0, 1, 2, 1, 1, np.inf])), {"weights": WEIGHTS}),
     "logistic": (Problem(X, SIGNS[:, 0], loss=Logistic(), penalty=L1(1.0)), {"targets": SIGNS, "folds": 2}),
@@ -109,6 +114,19 @@ def test_problems_that_can_t_be_walked_knot_by_knot_are_solved_otherwise():
     for k in range(3):
         alone = path(Problem(Xs[k], Y, penalty=L1(1.0)), lams=lams, tol=1e-12, solver="cd")
         np.testing.assert_allclose(found.objective[k], alone.objective, rtol=1e-7)
+
+
+def test_folds_come_from_moments_where_these_have_their_digits(monkeypatch):
+    seen = []
+    monkeypatch.setattr(study, "path", lambda *given, **more: seen.append(1) or path(*given, **more))
+    problem, axes = CASES["folds by moments"]
+    assert bool(jnp.all(sweep(problem, lams=LAMS, **axes).converged))
+    assert not seen
+    few = X.copy()
+    few[:, 2] = 1e9 * (np.arange(N) == 0) + X[:, 2]  # hardly varies where the first row is left out
+    found = sweep(Problem(few, Y, penalty=L1(1.0)), folds=4, lams=LAMS, solver="active")
+    assert bool(jnp.all(found.converged))
+    assert len(seen) == 1
 
 
 def test_grids_are_those_of_all_rows():

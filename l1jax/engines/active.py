@@ -37,7 +37,7 @@ class ActiveSet:
 
     A working set holds the features that the slopes' own slope in lambda foretells; its second derivative is all that
     is kept. After a few strengths one pass over X looks at all the others, and finds any that were overlooked. Of a
-    group lasso it holds groups (`GroupSet`).
+    group lasso it holds groups (`GroupSet`); a lasso with few features for its strengths goes knot by knot (`Homotopy`).
 
     Source: Osborne, Presnell, Turlach (2000), "A new approach to variable selection in least squares problems", IMA
     J. Numer. Anal. 20(3); Tibshirani et al. (2012), "Strong rules for discarding predictors in lasso-type problems",
@@ -185,7 +185,8 @@ class Path:
             steps.append(work.settle(kinks, self._slack(kinks), self.limit - int(taken)))
             points.append(self._point())
             if self.whole:
-                work.refresh()
+                if kinks is goals[-1]:
+                    work.refresh()  # what many steps leave of rounding
                 u = np.empty_like(self.rest)
                 u[work.ids] = work.u
                 slopes.append(u)

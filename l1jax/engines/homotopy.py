@@ -20,7 +20,7 @@ KNOTS_PER_STRENGTH = 4  # that are likely, at most, where steps for each strengt
 def knots_are_cheap(form: StandardForm, strengths: int) -> bool:
     """Whether a path of so many strengths takes less work knot by knot."""
     n, p = form.shape
-    suits = isinstance(form.loss, Squared) and not form.start[1].ndim and form.y.dtype == np.float64
+    suits = isinstance(form.loss, Squared) and not form.null_intercept.ndim and form.y.dtype == np.float64
     return suits and p <= min(n, LARGE, KNOTS_PER_STRENGTH * strengths)
 
 

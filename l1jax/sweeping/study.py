@@ -25,9 +25,11 @@ from l1jax.problem import Problem, check_problem, check_values
 from l1jax.result import Result
 from l1jax.solving import choose_engine, make_controls, may_have_equalities
 from l1jax.standard_form import StandardForm, standard_form
+from l1jax.sufficient import suits
 from l1jax.sweeping.axes import Axes, check_axes, starts
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
+from l1jax.sweeping.training import Training
 
 WIDEST = 1024  # columns of a Gram matrix that lanes share
 OWN = 256  # columns of Gram matrices of the lanes' own: beyond, sweeps over all columns lose to small supports
@@ -222,8 +224,27 @@ class Study:
         return training_moments(self.form.design, np.asarray(folds), self.problem.weights())
 
     def _alone(self, grids: Array, lane: int) -> Result:
-        found = path(self.axes.posed(self.problem, lane), lams=grids[lane], **self._how)
+        found = self._trained(grids[lane], lane)
+        if found is None or not bool(jnp.all(found.converged)):
+            found = path(self.axes.posed(self.problem, lane), lams=grids[lane], **self._how)
         return dataclasses.replace(found, names=None)
+
+    def _trained(self, lams: Array, lane: int) -> Result | None:
+        """The same from the moments of a fold's rows; None where these can't say."""
+        if self.training is None or not isinstance(self.engine, ActiveSet):
+            return None
+        weights, targets, penalties, folds, _ = jax.tree.map(lambda a: a[0], self._lanes(np.array([lane]), lams[None]))
+        return self.training.solve(self.engine, int(folds), weights, targets, penalties, lams, self.controls)
+
+    @functools.cached_property
+    def training(self) -> Training | None:
+        """The folds' rows, where moments say all that is asked."""
+        folds, penalty = self.axes.folds, self.problem.penalty
+        if folds is None or self.axes.weights is not None or not isinstance(penalty, Elementwise):
+            return None
+        return (
+            Training(self.problem, self.form, np.asarray(folds)) if suits(self.form, float(self.controls.tol)) else None
+        )
 
     @property
     def _how(self) -> dict[str, Any]:

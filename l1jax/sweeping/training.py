@@ -1,0 +1,73 @@
+"""Folds from moments: each fold's rows are few, made of X'X of all rows without those that it leaves out."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from l1jax.design import Design, reweighted
+from l1jax.engines import ActiveSet
+from l1jax.engines.kinks import Floats
+from l1jax.hosted import Penalties, by_few_rows
+from l1jax.minimum import Controls
+from l1jax.problem import Problem
+from l1jax.result import Result
+from l1jax.solving import in_raw_units, may_have_equalities
+from l1jax.standard_form import StandardForm, form_with
+from l1jax.sufficient import digits, few_rows, moments
+
+
+class Training:
+    """The training parts of a problem's rows, `train` (K, n), over its design."""
+
+    def __init__(self, problem: Problem, form: StandardForm, train: np.ndarray) -> None:
+        self.problem, self.form, self.train = problem, form, train
+        self.XT, self.s = np.asarray(form.design.XT), np.asarray(form.s)
+
+    @functools.cached_property
+    def whole(self) -> Floats:
+        return moments(self.XT, self.s)
+
+    def moments(self, k: int) -> Floats:
+        """X'SX of the rows that a fold fits: of these, or of all without the others, whichever are fewer."""
+        inside = self.train[k] & (self.s > 0)
+        outside = ~self.train[k] & (self.s > 0)
+        fewer = np.flatnonzero(outside if 2 * np.sum(outside) < np.sum(self.s > 0) else inside)
+        part = moments(self.XT[:, fewer], self.s[fewer])
+        left = self.whole - part if outside[fewer[:1]].any() else part
+        return left / np.sum(self.s[inside])
+
+    def solve(
+        self, engine: ActiveSet, k: int, weights: Array, y: Array | None, penalty: Any, lams: Array, controls: Controls
+    ) -> Result | None:
+        """The results of a fold at strengths (L,), largest first; None where its moments have lost their digits."""
+        form, (G, c, yy, share) = _posed(self.problem, self.form.design, jnp.asarray(self.moments(k)), weights, y)
+        if not bool(form.fit) or not float(share) < np.inf:
+            return None
+        few = few_rows(form, np.asarray(G), np.asarray(c), float(yy))
+        if few is None:
+            return None
+        start = jax.tree.map(lambda a: a[None], few.start)
+        equalities = may_have_equalities(penalty.with_lam(lams[-1]), few)
+        lost = digits(self.form.shape) * float(share)
+        found = by_few_rows(engine, equalities, few, lost, Penalties(few, penalty, lams), start, controls)
+        return Result(**in_raw_units(few, penalty, found, lams, controls.tol))
+
+
+@jax.jit
+def _posed(problem: Problem, design: Design, moments: Array, weights: Array, y: Array | None) -> Any:
+    """A fold's form, without its rows, and its moments; by how much they lost digits to the shift of means."""
+    posed = dataclasses.replace(problem, sample_weight=weights, y=problem.y if y is None else y)
+    s = posed.weights()
+    own = reweighted(design, s, problem.fit_intercept, problem.standardize, jnp.diagonal(moments))
+    form = form_with(posed, own)
+    norm = own.norm * own.unit  # in the units of the design
+    whole = jnp.sqrt(jnp.diagonal(moments))
+    lost = jnp.max(jnp.where(whole > 0, whole / jnp.where(norm > 0, norm, 0.0), 1.0)) ** 2
+    G, c = own.gram_from(moments, s), own.tdot(s * form.y)
+    bare = dataclasses.replace(form, design=dataclasses.replace(own, XT=jnp.zeros((*own.center.shape, 0), c.dtype)))
+    return bare, (G, c, jnp.sum(s * form.y**2), lost)
