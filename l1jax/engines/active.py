@@ -37,7 +37,7 @@ class ActiveSet:
 
     A working set holds the features that the slopes' own slope in lambda foretells; its second derivative is all that
     is kept. After a few strengths one pass over X looks at all the others, and finds any that were overlooked. Of a
-    group lasso it holds groups (`GroupSet`); a lasso with few features for its strengths goes knot by knot (`Homotopy`).
+    group lasso it holds groups (`GroupSet`). A lasso of few features for its strengths goes knot by knot (`Homotopy`).
 
     Source: Osborne, Presnell, Turlach (2000), "A new approach to variable selection in least squares problems", IMA
     J. Numer. Anal. 20(3); Tibshirani et al. (2012), "Strong rules for discarding predictors in lasso-type problems",
