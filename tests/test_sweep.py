@@ -11,7 +11,7 @@ import pytest
 
 import l1jax
 from l1jax import L1, Bounds, ElasticNet, Factors, Folds, GroupLasso, Logistic, Poisson, Problem, path, sweep
-from l1jax.sweeping import study
+from l1jax.sweeping import study, wide
 
 N, P = 40, 6
 
@@ -101,6 +101,27 @@ def test_a_sweep_is_a_path_at_every_place(name):
             assert max(float(gap), float(lane.gap[i])) <= 1e-9
         seen += 1
     assert seen == found.gap.size // len(LAMS)
+
+
+@pytest.mark.parametrize("near", [128, 3])
+def test_lanes_of_many_features_walk_among_few(near, monkeypatch):
+    """Where these don't suffice, lanes are solved otherwise."""
+    monkeypatch.setattr(wide, "NEAR", near)
+    rng = np.random.default_rng(near)
+    X = rng.normal(size=(24, 300 + near)) + 1
+    problem = Problem(
+        X, X[:, :4].sum(axis=1) + rng.normal(size=24), penalty=Factors(L1(1.0), 1 + np.arange(300 + near) % 2)
+    )
+    weights = rng.integers(0, 3, (5, 24)).astype(float)
+    seen = []
+    monkeypatch.setattr(study, "path", lambda *given, **more: seen.append(1) or path(*given, **more))
+    found = sweep(problem, weights=weights, num=5, ratio=0.2, tol=1e-9)
+    assert len(seen) == (5 if near == 3 else 0)
+    assert bool(jnp.all(found.converged))
+    for lane, weight in enumerate(weights):
+        alone = path(dataclasses.replace(problem, sample_weight=weight), lams=found.lams[lane], tol=1e-12)
+        np.testing.assert_allclose(found.objective[lane], alone.objective, rtol=1e-7)
+        np.testing.assert_allclose(found.coef[lane], alone.coef, atol=1e-4)
 
 
 def test_problems_that_can_t_be_walked_knot_by_knot_are_solved_otherwise():

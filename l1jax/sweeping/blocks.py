@@ -22,7 +22,9 @@ from l1jax.solving import in_raw_units
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
 from l1jax.sweeping.knots import walk_lanes
 from l1jax.sweeping.lanes import Moments, descend_lanes
+from l1jax.sweeping.wide import walk_near
 
+WIDE = 256  # columns of Gram matrices of the lanes' own; beyond, each lane has some of the columns only
 PRODUCTS = 8_000_000  # numbers of a table of the columns' products, at most
 FAINT = {8: 1e-6, 4: 1e-3}  # by bytes of a number: a variance that other weights leave so small has lost its digits
 
@@ -103,15 +105,20 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
 
         return block.over(lane, z.T).T
 
-    moments, sound = _moments(block, gram)
-    single = moments.yy.dtype.itemsize < 8
+    yy = jnp.sum(block.forms.s * block.forms.y**2, axis=1)
+    single, p, base = yy.dtype.itemsize < 8, scale.shape[1], terms_of(jnp.ones_like(yy)).l1
     low, high = terms_of(lams[:, -1]).domain()
-    sound = sound & ~jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
-    near = scale.shape[1] <= KNOTS_PER_STRENGTH * lams.shape[1]
-    if _straight(penalties) and near and moments.G.ndim == 3 and not single:
-        z, sweeps = walk_lanes(terms_of(jnp.ones_like(moments.yy)).l1, moments, lams.T)
+    free = jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
+    own = not block.shared or isinstance(block.forms.design, Reweighted)
+    walks = straight(penalties) and own and not single
+    if walks and p > WIDE:
+        z, sweeps = walk_near(block, base.T, yy, lams)
+    elif walks and p <= KNOTS_PER_STRENGTH * lams.shape[1]:
+        z, sweeps = walk_lanes(base, _moments(block, yy, gram), lams.T)
     else:
+        moments = _moments(block, yy, gram)
         z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
+    sound = _has_digits(block) & ~free
     z = jnp.where(sound[None, None], z, jnp.nan)
 
     def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
@@ -130,7 +137,7 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
     return block.over(finished, penalties, lams, done, sweeps.T)
 
 
-def _straight(penalty: Any) -> bool:
+def straight(penalty: Any) -> bool:
     """Whether a penalty is its strength times sum base_j*|z_j|, whatever the strength."""
     return isinstance(penalty.penalty if isinstance(penalty, Factors) else penalty, L1)
 
@@ -139,23 +146,27 @@ def _result(form: StandardForm, penalty: Any, lams: Array, found: Minimum, contr
     return Result(**in_raw_units(form, penalty, found, lams, controls.tol))
 
 
-def _moments(block: Block, gram: Array | None) -> tuple[Moments, Array]:
-    """The moments of the lanes, and which of them have their digits, (L,)."""
+def _moments(block: Block, yy: Array, gram: Array | None) -> Moments:
     forms, design = block.forms, block.forms.design
     c = block.over(lambda form: form.design.tdot(form.s * form.y))
-    yy = jnp.sum(forms.s * forms.y**2, axis=1)
-    sound = jnp.ones(c.shape[0], bool)
     if not block.shared:
         G = block.over(lambda form: form.design.gram(form.s)).transpose(1, 2, 0)
     elif isinstance(design, Reweighted):
         raw = _second_moments(block.XT, forms.s) if gram is None else gram.transpose(1, 2, 0)
         G = jax.vmap(_about, in_axes=(0, 2, 0, None), out_axes=2)(design, raw, forms.s, block.XT)
-        whole = jnp.mean(block.XT**2, axis=1)
-        left = (design.norm * design.unit) ** 2 > FAINT[c.dtype.itemsize] * whole[None]
-        sound = jnp.all(left | (whole == 0)[None], axis=1)
     else:
         G = second_moments(block.XT, forms.s[0])
-    return Moments(G, c.T, yy), sound
+    return Moments(G, c.T, yy)
+
+
+def _has_digits(block: Block) -> Array:
+    """Whether products of a lane's columns, taken from those of the shared ones, have their digits: (L,)."""
+    design = block.forms.design
+    if not (block.shared and isinstance(design, Reweighted)):
+        return jnp.ones(block.forms.s.shape[0], bool)
+    whole = jnp.mean(block.XT**2, axis=1)
+    left = (design.norm * design.unit) ** 2 > FAINT[whole.dtype.itemsize] * whole[None]
+    return jnp.all(left | (whole == 0)[None], axis=1)
 
 
 def _about(design: Reweighted, moments: Array, s: Array, XT: Array) -> Array:

@@ -27,12 +27,13 @@ from l1jax.solving import choose_engine, make_controls, may_have_equalities
 from l1jax.standard_form import StandardForm, standard_form
 from l1jax.sufficient import suits
 from l1jax.sweeping.axes import Axes, check_axes, starts
+from l1jax.sweeping.blocks import WIDE, straight
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
 from l1jax.sweeping.training import Training
 
 WIDEST = 1024  # columns of a Gram matrix that lanes share
-OWN = 256  # columns of Gram matrices of the lanes' own: beyond, sweeps over all columns lose to small supports
+SHORT = 0.05  # the least strength of a short grid, over the largest
 GRAMS = 6_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
 FEWEST = 16  # lanes that share a Gram matrix, for vectors of them
@@ -177,7 +178,8 @@ class Study:
         problem, axes = self.problem, self.axes
         n, p = problem.X.shape
         own = axes.folds is not None or axes.weights is not None
-        in_step = _in_step(problem, self.asked["solver"], own) and not self._equalities(grids)
+        short = own and bool(jnp.min(grids[:, -1] / grids[:, 0]) > SHORT)
+        in_step = _in_step(problem, self.asked["solver"], own, short) and not self._equalities(grids)
         if not own and drive.mesh is None and (len(axes) < FEWEST or grids.shape[1] >= p):
             in_step = False  # too few for vectors, or strengths so close that paths go knot by knot
         asked = (problem, axes, grids, self.controls, str(self.asked))
@@ -185,7 +187,9 @@ class Study:
             return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked)
         if in_step:
             engine, table, equalities = None, self._fold_moments(), False
-            size = min(LANES, max(8, GRAMS // (p * p * problem.dtype.itemsize))) if own else LANES
+            floats = GRAMS // problem.dtype.itemsize
+            each = p * p if p <= WIDE else p * grids.shape[1]
+            size = min(LANES, max(8, floats // each)) if own else LANES
         else:
             engine, table, equalities = self.engine, None, self._equalities(grids)
             size = max(1, NUMBERS // (grids.shape[1] * (n + p)))
@@ -323,9 +327,14 @@ def _over_problems(
     return dataclasses.replace(found, names=first.names)
 
 
-def _in_step(problem: Problem, solver: Any, own: bool) -> bool:
-    """Whether lanes are solved in step: by Gram matrices, where their sweeps are cheap."""
+def _in_step(problem: Problem, solver: Any, own: bool, short: bool = False) -> bool:
+    """Whether lanes are solved in step: by Gram matrices, where their sweeps are cheap.
+
+    Of more columns than that, those that move at `short` grids of strengths are few.
+    """
     n, p = problem.X.shape
-    suits = isinstance(problem.loss, Squared) and not problem.outputs and isinstance(problem.penalty, Elementwise)
-    small = p <= min(n, OWN if own else WIDEST) and jax.default_backend() == "cpu"
-    return solver == "auto" and suits and bool(problem.penalty.certified) and small
+    fits = isinstance(problem.loss, Squared) and not problem.outputs and isinstance(problem.penalty, Elementwise)
+    small = p <= min(n, WIDE if own else WIDEST)
+    few = short and straight(problem.penalty) and problem.dtype == jnp.float64
+    certified = fits and bool(problem.penalty.certified)
+    return solver == "auto" and certified and (small or few) and jax.default_backend() == "cpu"
