@@ -45,35 +45,40 @@ class Motion(NamedTuple):
     force: Array
 
 
-def solution_tangents(given: Any, given_dot: Any, z: Array, b: Array) -> tuple[Array, Array, Array, Array]:
+def solution_tangents(
+    given: Any, given_dot: Any, z: Array, b: Array, may_move: Array | None
+) -> tuple[Array, Array, Array, Array]:
     """How minimisers (z, b), (L, p) and (L,), their losses and objectives move when `given` moves by `given_dot`.
 
     `given` is (form, penalty, lams), lams (L,) or None for the penalty's own strength (L = 1); what does not move has a
-    `SymbolicZero` in `given_dot`, and costs nothing.
+    `SymbolicZero` in `given_dot`, and costs nothing. `may_move` is what `moving` says.
     """
-    form, penalty, _ = given
     dots = [None if isinstance(dot, SymbolicZero) else dot for dot in jax.tree.leaves(given_dot)]
-    p = form.shape[1]
-    if p <= FEW or not isinstance(penalty, Elementwise):
+    if may_move is None:
         return _tangents(given, dots, z, b, None)
-    moving = _moving(given, z)
-    if concrete(moving):
-        at = np.flatnonzero(np.asarray(moving))
+    p = z.shape[1]
+    if concrete(may_move):
+        at = np.flatnonzero(np.asarray(may_move))
         size = 32
         while size < len(at):
             size *= 2
         ids = None if size >= p else np.pad(at, (0, size - len(at)), constant_values=p).astype(np.int32)
         return _tangents(given, dots, z, b, ids)
     return jax.lax.cond(
-        jnp.sum(moving, dtype=jnp.int32) <= FEW,
-        lambda: _tangents(given, dots, z, b, _listed(moving)),
+        jnp.sum(may_move, dtype=jnp.int32) <= FEW,
+        lambda: _tangents(given, dots, z, b, _listed(may_move)),
         lambda: _tangents(given, dots, z, b, None),
     )
 
 
+def moving(given: Any, z: Array) -> Array | None:
+    """Which coefficients are not 0 or move, at any strength, (p,); None where it isn't worth to look at these alone."""
+    form, penalty, _ = given
+    return None if form.shape[1] <= FEW or not isinstance(penalty, Elementwise) else _moving(given, z)
+
+
 @jax.jit
 def _moving(given: Any, z: Array) -> Array:
-    """Which coefficients are not 0 or move, at any strength: (p,)."""
     form, penalty, lams = given
 
     def at(lam: Array | None, z: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from l1jax._arrays import concrete
+from l1jax._arrays import as_dtype, concrete
 from l1jax.engines import ActiveSet, Engine
 from l1jax.grid import check_lams, check_one_strength, grid_of
 from l1jax.loop import minimise
@@ -18,7 +18,7 @@ from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values
 from l1jax.progress import progress_bar
 from l1jax.result import Result
-from l1jax.solving import choose_engine, finish, make_controls, may_have_equalities, starting_point
+from l1jax.solving import choose_engine, in_raw_units, make_controls, may_have_equalities, starting_point
 from l1jax.standard_form import StandardForm, prepared
 
 CHUNKS = 20  # how often a progress bar moves, at most
@@ -95,7 +95,8 @@ def path(
         found = minimise(engine, mode, equalities, form, penalty, descending, start, controls)
     if back is not None:
         found = jax.tree.map(lambda a: a[back], found)
-    return finish(problem, form, penalty, found, strengths, controls)
+    strengths = as_dtype(strengths, problem.dtype)
+    return Result(**in_raw_units(form, penalty, found, strengths, controls.tol), names=problem.names)
 
 
 def _sorted(lams: Array) -> tuple[Array, Array | None]:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
-from l1jax._arrays import concrete, eps
+from l1jax._arrays import as_dtype, concrete, eps
 from l1jax.certificate import certified, certify
 from l1jax.engines import ActiveSet, Engine, by_name, from_transformation
 from l1jax.loop import minimise
@@ -61,21 +61,10 @@ def solve(
     engine = choose_engine(problem, solver)
     controls = make_controls(problem, engine, tol, max_steps)
     form, penalty = prepared(problem)
-    start = starting_point(problem, form, init)
-    start = _added_axis(start)
+    z, b = starting_point(problem, form, init)
     equalities = may_have_equalities(penalty, form)
-    found = minimise(engine, "warm", equalities, form, penalty, None, start, controls)
-    return finish(problem, form, penalty, _first(found), penalty.lam, controls)
-
-
-@jax.jit
-def _added_axis(tree: Any) -> Any:
-    return jax.tree.map(lambda a: a[None], tree)
-
-
-@jax.jit
-def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda a: a[0], tree)
+    found = minimise(engine, "warm", equalities, form, penalty, None, (z[None], b[None]), controls)
+    return Result(**in_raw_units(form, penalty, found, None, controls.tol), names=problem.names)
 
 
 def choose_engine(problem: Problem, solver: Any) -> Engine | ActiveSet:
@@ -132,13 +121,19 @@ def make_controls(
     limits = None
     if stop is not None and any(limit is not None for limit in stop):
         limits = Stop(*(jnp.asarray(jnp.inf if limit is None else limit, problem.dtype) for limit in stop))
-    return Controls(jnp.asarray(tol, problem.dtype), jnp.asarray(max_steps, jnp.int32), limits)
+    return Controls(_number(tol, problem.dtype), _number(max_steps, jnp.int32), limits)
 
 
-def starting_point(problem: Problem, form: StandardForm, init: Any) -> tuple[Array, Array]:
+def _number(x: Any, dtype: DTypeLike) -> Any:
+    """As an array; NumPy's, which takes no operation, where it is not JAX's already."""
+    return as_dtype(x, dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)
+
+
+def starting_point(problem: Problem, form: StandardForm, init: Any) -> tuple[Any, Any]:
     """(z, b) at `init`; zero by default."""
-    if init is None:
-        return form.start
+    if init is None:  # NumPy's, which take no operation
+        shape = problem.outputs
+        return np.zeros((problem.X.shape[1], *shape), problem.dtype), np.zeros(shape, problem.dtype)
     given = (init.coef, init.intercept) if isinstance(init, Result) else init
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise TypeError(f"init: want a Result or (coef, intercept), got {type(init).__name__}")
@@ -163,17 +158,11 @@ def _sides_at_zero(penalty: Any, zero: Array) -> Array:
     return jnp.any(penalty.excess(ones) != 0) | jnp.any(penalty.excess(-ones) != 0)
 
 
-def finish(
-    problem: Problem, form: StandardForm, penalty: Penalty, found: Minimum, lams: Any, controls: Controls
-) -> Result:
-    """The result in the raw units of X."""
-    lams = jnp.asarray(lams, problem.dtype)
-    return Result(**in_raw_units(form, penalty, found, lams, controls.tol), names=problem.names)
-
-
 @jax.jit
-def in_raw_units(form: StandardForm, penalty: Any, found: Minimum, lams: Array, tol: Array) -> dict[str, Array]:
-    """The fields of a result, but for the names."""
+def in_raw_units(form: StandardForm, penalty: Any, found: Minimum, lams: Array | None, tol: Array) -> dict[str, Array]:
+    """The fields of a result, but for the names; of strengths (L,), or one, None, the penalty's own."""
+    if lams is None:
+        found, lams = jax.tree.map(lambda a: a[0], found), jnp.asarray(penalty.lam, tol.dtype)
 
     def to_raw(z: Array, b: Array) -> tuple[Array, Array]:
         coef, intercept = form.to_raw(z, b)

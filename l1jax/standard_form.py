@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from l1jax._arrays import along, concrete, eps, smallest
+from l1jax._arrays import along, as_dtype, concrete, eps, smallest
 from l1jax._node import node, static
 from l1jax.design import Design, prepare_design
 from l1jax.losses import Loss
@@ -177,7 +177,7 @@ def possible(fact: Callable[[Any, Array], Array], penalty: Any, form: StandardFo
 
 def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:
     """The standard form, and the penalty with its leaves in the problem's dtype."""
-    penalty = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), problem.penalty)
+    penalty = jax.tree.map(lambda a: as_dtype(a, problem.dtype), problem.penalty)
     # Of the penalty it takes only whether it is valid: so that it isn't differentiated where the data are not.
     return standard_form(dataclasses.replace(problem, penalty=jax.lax.stop_gradient(penalty))), penalty
 
