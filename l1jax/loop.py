@@ -58,13 +58,16 @@ def _boundary_jvp(
     engine: Engine | ActiveSet, mode: str, equalities: bool, derived: bool, primals: Any, tangents: Any
 ) -> tuple[Any, Any]:
     found, may_move = _boundary(engine, mode, equalities, True, *primals)
-    dz, db, dloss, dobjective = solution_tangents(primals[:3], tangents[:3], found.z, found.b, may_move)
-    still = np.zeros(found.gap.shape, found.gap.dtype)
-    no_steps = np.zeros(found.steps.shape, jax.dtypes.float0)
-    dfound = Minimum(dz, db, dloss, dobjective, still, still, no_steps)  # type: ignore[arg-type]
-    if not derived or may_move is None:
-        return (found, None), (dfound, None)
-    return (found, may_move), (dfound, np.zeros(may_move.shape, jax.dtypes.float0))
+    at = found.z, found.b, found.loss
+    (dz, db, dloss), moves = solution_tangents(primals[:3], tangents[:3], at, may_move)
+    may_move = may_move if derived else None
+    still = jax.tree.map(_still, (found.told, may_move))
+    return (found, may_move), (Minimum(dz, db, dloss, still[0] | moves), still[1])
+
+
+def _still(a: Array) -> Any:
+    """The tangent of what does not move."""
+    return np.zeros(a.shape, a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else jax.dtypes.float0)
 
 
 def _found(

@@ -10,11 +10,11 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from l1jax._arrays import as_dtype, concrete, eps
-from l1jax.certificate import certified, certify
+from l1jax._arrays import as_dtype, concrete
+from l1jax.certificate import certify
 from l1jax.engines import ActiveSet, Engine, by_name, from_transformation
 from l1jax.loop import minimise
-from l1jax.minimum import Controls, Minimum, Stop
+from l1jax.minimum import Controls, Stop
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values, numeric, on_device
 from l1jax.result import Result
@@ -64,7 +64,7 @@ def solve(
     z, b = starting_point(problem, form, init)
     equalities = may_have_equalities(penalty, form)
     found = minimise(engine, "warm", equalities, form, penalty, None, (z[None], b[None]), controls)
-    return Result(**in_raw_units(form, penalty, found, None, controls.tol), names=problem.names)
+    return Result(**found.told, lams=as_dtype(penalty.lam, problem.dtype), names=problem.names)
 
 
 def choose_engine(problem: Problem, solver: Any) -> Engine | ActiveSet:
@@ -156,37 +156,6 @@ def may_have_equalities(penalty: Penalty, form: StandardForm) -> bool:
 def _sides_at_zero(penalty: Any, zero: Array) -> Array:
     ones = jnp.ones_like(zero)
     return jnp.any(penalty.excess(ones) != 0) | jnp.any(penalty.excess(-ones) != 0)
-
-
-@jax.jit
-def in_raw_units(form: StandardForm, penalty: Any, found: Minimum, lams: Array | None, tol: Array) -> dict[str, Array]:
-    """The fields of a result, but for the names; of strengths (L,), or one, None, the penalty's own."""
-    if lams is None:
-        found, lams = jax.tree.map(lambda a: a[0], found), jnp.asarray(penalty.lam, tol.dtype)
-
-    def to_raw(z: Array, b: Array) -> tuple[Array, Array]:
-        coef, intercept = form.to_raw(z, b)
-        return penalty.project(coef), intercept  # a change of units may miss a bound by its last digit
-
-    coef, intercept = (jax.vmap(to_raw) if found.gap.ndim else to_raw)(found.z, found.b)
-    null = form.null_objective
-    gap, stationarity = jax.lax.stop_gradient((found.gap, found.stationarity))
-    measure = gap if certified(form, penalty) else stationarity
-    share = 1 - found.loss / jnp.where(null > 0, null, 1.0)
-    share = jnp.where(jnp.abs(share) <= 8 * eps(share.dtype), 0.0, share)  # at lambda_max
-    return {
-        "coef": coef,
-        "intercept": intercept,
-        "objective": found.objective,
-        "gap": gap,
-        "stationarity": stationarity,
-        "steps": found.steps,
-        "converged": measure <= tol,
-        "tol": jnp.broadcast_to(tol, gap.shape),
-        "lams": lams,
-        "df": jnp.sum(coef != 0, axis=tuple(range(gap.ndim, coef.ndim)), dtype=jnp.int32),
-        "dev_ratio": jnp.where(null > 0, share, jnp.where(jnp.isnan(found.loss), jnp.nan, 0.0)),
-    }
 
 
 def duality_gap(problem: Problem, coef: ArrayLike, intercept: ArrayLike | None = None) -> Array:

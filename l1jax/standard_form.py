@@ -167,6 +167,16 @@ class Rescaled(Wrapper):
         return self.penalty.valid(w)
 
 
+def in_raw_units(form: StandardForm, penalty: Any, z: Array, b: Array, loss: Array) -> tuple[Array, Array, Array]:
+    """Coefficients, intercept and share of deviance explained, of a point and its loss."""
+    coef, intercept = form.to_raw(z, b)
+    null = form.null_objective
+    share = 1 - loss / jnp.where(null > 0, null, 1.0)
+    share = jnp.where(jnp.abs(share) <= 8 * eps(share.dtype), 0.0, share)  # at lambda_max
+    share = jnp.where(null > 0, share, jnp.where(jnp.isnan(loss), jnp.nan, 0.0))
+    return penalty.project(coef), intercept, share  # a change of units may miss a bound by its last digit
+
+
 def possible(fact: Callable[[Any, Array], Array], penalty: Any, form: StandardForm) -> bool:
     """Whether fact(penalty, zero coefficients) holds; of a traced penalty, whatever it is may."""
     if not concrete(penalty):
