@@ -20,6 +20,13 @@ def floating(x: ArrayLike) -> Array:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
+def as_dtype(x: ArrayLike, dtype: DTypeLike) -> Array:
+    """`x` as an array of `dtype`; an array that is one stays itself: a traced one would cost an operation."""
+    if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:
+        return x
+    return jnp.asarray(x, dtype)
+
+
 @jax.custom_jvp
 def unsigned_zero(x: Array) -> Array:
     """`x` with 0.0 for -0.0; its derivative is that of `x`."""

@@ -84,7 +84,7 @@ def on_host(
     few = sufficient(form, float(controls.tol)) if bool(form.fit) else None
     if few is not None:
         found = by_few_rows(engine, equalities, few, digits(form.shape), penalties, start, controls)
-        if not np.any(np.asarray(found.gap) > float(controls.tol)):
+        if not np.any(np.asarray(found.told["gap"]) > float(controls.tol)):
             return found
     return _on_host(engine, equalities, form, penalties, start, controls)
 
@@ -100,7 +100,8 @@ def by_few_rows(
 ) -> Minimum:
     """The same by rows that stand for more, whose products are wrong by a `share` at most: gaps pay for it."""
     found = _on_host(engine, equalities, few, penalties, start, controls)
-    return dataclasses.replace(found, gap=found.gap + jnp.asarray(hidden(few, share, np.asarray(found.z))))
+    gap = found.told["gap"] + jnp.asarray(hidden(few, share, np.asarray(found.z)))
+    return dataclasses.replace(found, told={**found.told, "gap": gap, "converged": gap <= controls.tol})
 
 
 def _on_host(

@@ -15,6 +15,7 @@ Source: Bertrand, Klopfenstein, Massias, Blondel, Vaiter, Gramfort, Salmon (2022
 hyperparameter selection in non-smooth convex learning", JMLR 23, theorem 9.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,11 +29,12 @@ from jax.flatten_util import ravel_pytree
 from l1jax._arrays import along, concrete, eps
 from l1jax.design import HIGHEST
 from l1jax.penalties import Elementwise
-from l1jax.standard_form import Only, StandardForm
+from l1jax.standard_form import Only, StandardForm, in_raw_units
 
 FEW = 128  # coefficients of which a traced system is made, where no more of them move
 DENSE = 256  # the largest system whose matrix is made
 
+Point = tuple[Array, Array, Array]  # z, b and the loss there
 Pose = Callable[[Any], tuple[StandardForm, Any]]
 
 
@@ -45,36 +47,40 @@ class Motion(NamedTuple):
     force: Array
 
 
-def solution_tangents(given: Any, given_dot: Any, z: Array, b: Array) -> tuple[Array, Array, Array, Array]:
-    """How minimisers (z, b), (L, p) and (L,), their losses and objectives move when `given` moves by `given_dot`.
+def solution_tangents(given: Any, given_dot: Any, at: Point, may_move: Array | None) -> tuple[Point, dict[str, Array]]:
+    """How minimisers and their losses, `at` = (z, b, loss), move when `given` moves by `given_dot`; and what they tell.
 
-    `given` is (form, penalty, lams), lams (L,) or None for the penalty's own strength (L = 1); what does not move has a
-    `SymbolicZero` in `given_dot`, and costs nothing.
+    `given` is (form, penalty, lams), lams (L,) or None for the penalty's own strength: then z is (p,), else (L, p).
+    What does not move has a `SymbolicZero` in `given_dot`, and costs nothing. `may_move` is what `moving` says.
     """
-    form, penalty, _ = given
     dots = [None if isinstance(dot, SymbolicZero) else dot for dot in jax.tree.leaves(given_dot)]
-    p = form.shape[1]
-    if p <= FEW or not isinstance(penalty, Elementwise):
-        return _tangents(given, dots, z, b, None)
-    moving = _moving(given, z)
-    if concrete(moving):
-        at = np.flatnonzero(np.asarray(moving))
+    if may_move is None:
+        return _tangents(given, dots, at, None)
+    p = len(may_move)
+    if concrete(may_move):
+        on = np.flatnonzero(np.asarray(may_move))
         size = 32
-        while size < len(at):
+        while size < len(on):
             size *= 2
-        ids = None if size >= p else np.pad(at, (0, size - len(at)), constant_values=p).astype(np.int32)
-        return _tangents(given, dots, z, b, ids)
+        ids = None if size >= p else np.pad(on, (0, size - len(on)), constant_values=p).astype(np.int32)
+        return _tangents(given, dots, at, ids)
     return jax.lax.cond(
-        jnp.sum(moving, dtype=jnp.int32) <= FEW,
-        lambda: _tangents(given, dots, z, b, _listed(moving)),
-        lambda: _tangents(given, dots, z, b, None),
+        jnp.sum(may_move, dtype=jnp.int32) <= FEW,
+        lambda: _tangents(given, dots, at, _listed(may_move)),
+        lambda: _tangents(given, dots, at, None),
     )
+
+
+def moving(given: Any, z: Array) -> Array | None:
+    """Which coefficients are not 0 or move, at any strength, (p,); None where it isn't worth to look at these alone."""
+    form, penalty, _ = given
+    return None if form.shape[1] <= FEW or not isinstance(penalty, Elementwise) else _moving(given, z)
 
 
 @jax.jit
 def _moving(given: Any, z: Array) -> Array:
-    """Which coefficients are not 0 or move, at any strength: (p,)."""
     form, penalty, lams = given
+    z = z if lams is not None else z[None]
 
     def at(lam: Array | None, z: Array) -> Array:
         return _smooth(*_posed(form, penalty, lam), z)[0] | (z != 0)
@@ -90,7 +96,8 @@ def _listed(chosen: Array) -> Array:
 
 
 @jax.jit
-def _tangents(given: Any, dots: list[Any], z: Array, b: Array, ids: Array | None) -> tuple[Array, ...]:
+@jax.jit  # JAX looks through the outer program anew at each gradient: it is to hold one call
+def _tangents(given: Any, dots: list[Any], point: Point, ids: Array | None) -> tuple[Point, dict[str, Array]]:
     """The same, of the coefficients `ids` alone; all others are 0 and stay 0."""
     leaves, tree = jax.tree.flatten(given)
     at = [i for i, dot in enumerate(dots) if dot is not None]
@@ -100,7 +107,9 @@ def _tangents(given: Any, dots: list[Any], z: Array, b: Array, ids: Array | None
         parts = dict(zip(at, moved, strict=True))
         return jax.tree.unflatten(tree, [parts.get(i, leaf) for i, leaf in enumerate(leaves)])
 
-    lams, p = given[2], z.shape[1]
+    lams = given[2]
+    z, b, loss = point if lams is not None else jax.tree.map(lambda a: a[None], point)
+    p = z.shape[1]
 
     def lane(i: Array, z: Array, b: Array) -> tuple[Array, ...]:
         def pose(moved: list[Array]) -> tuple[StandardForm, Any]:
@@ -110,13 +119,20 @@ def _tangents(given: Any, dots: list[Any], z: Array, b: Array, ids: Array | None
 
         return _moved(pose, [leaves[k] for k in at], [dots[k] for k in at], z, b)
 
-    if ids is not None:
-        z = z.at[:, ids].get(mode="fill", fill_value=0)
-    count = jnp.arange(1 if lams is None else lams.shape[0], dtype=jnp.int32)
-    dz, *others = jax.vmap(lane)(count, z, b)
+    near = z if ids is None else z.at[:, ids].get(mode="fill", fill_value=0)
+    dz, db, dloss, dobjective = jax.vmap(lane)(jnp.arange(len(z), dtype=jnp.int32), near, b)
     if ids is not None:
         dz = jnp.zeros((len(dz), p, *dz.shape[2:]), dz.dtype).at[:, ids].add(dz, mode="drop")
-    return dz, *others
+
+    def raw(moved: list[Array], *point: Array) -> tuple[Array, Array, Array]:
+        form, penalty, _ = whole(moved)
+        return jax.vmap(functools.partial(in_raw_units, form, penalty))(*point)
+
+    primals, tangents = ([a[k] for k in at] for a in (leaves, dots))
+    _, (coef, intercept, share) = jax.jvp(raw, (primals, z, b, loss), (tangents, dz, db, dloss))
+    told = {"coef": coef, "intercept": intercept, "objective": dobjective, "dev_ratio": share}
+    moves = (dz, db, dloss), told
+    return moves if lams is not None else jax.tree.map(lambda a: a[0], moves)
 
 
 def _posed(form: StandardForm, penalty: Any, lam: Array | None) -> tuple[StandardForm, Any]:

@@ -11,14 +11,13 @@ from jax import Array
 from l1jax._arrays import concrete, eps
 from l1jax.engines import ActiveSet, Engine
 from l1jax.hosted import Penalties, on_host
-from l1jax.implicit import solution_tangents
+from l1jax.implicit import moving, solution_tangents
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
 from l1jax.standard_form import StandardForm
 
 ATTEMPTS = 4  # how often an engine whose own estimate of the gap was too kind is sent back to work
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def minimise(
     engine: Engine | ActiveSet,
     mode: str,
@@ -32,10 +31,55 @@ def minimise(
     """The minimisers at strengths `lams` (L,), in the order given; None for the penalty's own (L = 1).
 
     mode "warm" solves one after the other, each from the last; "vmap" all at once. Active sets are driven from the
-    host where values can be seen, and leave traced problems to the engine that they carry for these. This is the
-    boundary at which solutions are differentiated: a function of arrays, whose derivative is that of the exact
-    minimiser.
+    host where values can be seen, and leave traced problems to the engine that they carry for these.
     """
+    return _boundary(engine, mode, equalities, False, form, penalty, lams, start, controls)[0]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
+def _boundary(
+    engine: Engine | ActiveSet,
+    mode: str,
+    equalities: bool,
+    derived: bool,
+    form: StandardForm,
+    penalty: Any,
+    lams: Array | None,
+    start: tuple[Array, Array],
+    controls: Controls,
+) -> tuple[Minimum, Array | None]:
+    """The same, with what may move, for derivatives: a function of arrays, whose own is that of the exact minimiser."""
+    found = _found(engine, mode, equalities, form, penalty, lams, start, controls)
+    return found, moving((form, penalty, lams), found.z) if derived else None
+
+
+@functools.partial(_boundary.defjvp, symbolic_zeros=True)
+def _boundary_jvp(
+    engine: Engine | ActiveSet, mode: str, equalities: bool, derived: bool, primals: Any, tangents: Any
+) -> tuple[Any, Any]:
+    found, may_move = _boundary(engine, mode, equalities, True, *primals)
+    at = found.z, found.b, found.loss
+    (dz, db, dloss), moves = solution_tangents(primals[:3], tangents[:3], at, may_move)
+    may_move = may_move if derived else None
+    still = jax.tree.map(_still, (found.told, may_move))
+    return (found, may_move), (Minimum(dz, db, dloss, still[0] | moves), still[1])
+
+
+def _still(a: Array) -> Any:
+    """The tangent of what does not move."""
+    return np.zeros(a.shape, a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else jax.dtypes.float0)
+
+
+def _found(
+    engine: Engine | ActiveSet,
+    mode: str,
+    equalities: bool,
+    form: StandardForm,
+    penalty: Any,
+    lams: Array | None,
+    start: tuple[Array, Array],
+    controls: Controls,
+) -> Minimum:
     if isinstance(engine, ActiveSet):
         if concrete(form, penalty, lams, start, controls):
             penalties = Penalties(form, penalty, lams)
@@ -43,17 +87,6 @@ def minimise(
                 return on_host(engine, equalities, form, penalties, start, controls)
         engine = engine.traced
     return _minimise(engine, mode, equalities, form, penalty, lams, start, controls)
-
-
-@functools.partial(minimise.defjvp, symbolic_zeros=True)
-def _minimise_jvp(
-    engine: Engine | ActiveSet, mode: str, equalities: bool, primals: Any, tangents: Any
-) -> tuple[Minimum, Minimum]:
-    found = minimise(engine, mode, equalities, *primals)
-    dz, db, dloss, dobjective = solution_tangents(primals[:3], tangents[:3], found.z, found.b)
-    still = jnp.zeros_like(found.gap)
-    no_steps = np.zeros(found.steps.shape, jax.dtypes.float0)
-    return found, Minimum(dz, db, dloss, dobjective, still, still, no_steps)  # type: ignore[arg-type]
 
 
 @functools.partial(jax.jit, static_argnames=("engine", "mode", "equalities"))

@@ -10,7 +10,7 @@ from jax import Array
 
 from l1jax._node import node
 from l1jax.certificate import Certificate, certify
-from l1jax.standard_form import StandardForm
+from l1jax.standard_form import StandardForm, in_raw_units
 
 
 @node
@@ -32,15 +32,12 @@ class Controls:
 
 @node
 class Minimum:
-    """Certified points in the units of the standard form, one for each strength."""
+    """Certified points in the units of the standard form, for each strength; without that axis for the own one."""
 
     z: Array
     b: Array
     loss: Array
-    objective: Array
-    gap: Array
-    stationarity: Array
-    steps: Array
+    told: dict[str, Any]  # the fields of a `Result`, but for `lams` and `names`
 
 
 def over_lams(function: Callable[..., Any], penalty: Any, lams: Array | None, *others: Array) -> Any:
@@ -73,11 +70,10 @@ def as_found(
     form: StandardForm, penalty: Any, lams: Array | None, done: Certificate, steps: Array, controls: Controls
 ) -> Minimum:
     """The minimum: NaN where the data or the penalty have no answer, and after the strength at which to stop."""
-    found = Minimum(done.z, done.b, done.loss, done.objective, done.gap, done.stationarity, steps)
     zero, _ = form.start
     keep = form.fit & over_lams(lambda penalty: penalty.valid(zero), penalty, lams)
     if controls.stop is not None:
-        at = jax.vmap(functools.partial(saturated, controls.stop, form))(found.z, found.loss)
+        at = jax.vmap(functools.partial(saturated, controls.stop, form))(done.z, done.loss)
         at = at.astype(jnp.int32)
         keep = keep & (jnp.cumsum(at) == at)  # none before it
 
@@ -86,4 +82,20 @@ def as_found(
             return a
         return jnp.where(keep.reshape(keep.shape + (1,) * (a.ndim - 1)), a, jnp.nan)
 
-    return jax.tree.map(masked, found)
+    done = jax.tree.map(masked, done)
+    coef, intercept, share = jax.vmap(functools.partial(in_raw_units, form, penalty))(done.z, done.b, done.loss)
+    gap, stationarity = jax.lax.stop_gradient((done.gap, done.stationarity))
+    told = {
+        "coef": coef,
+        "intercept": intercept,
+        "objective": done.objective,
+        "gap": gap,
+        "stationarity": stationarity,
+        "steps": steps,
+        "converged": done.measure <= controls.tol,
+        "tol": jnp.broadcast_to(controls.tol, gap.shape),
+        "df": jnp.sum(coef != 0, axis=tuple(range(1, coef.ndim)), dtype=jnp.int32),
+        "dev_ratio": share,
+    }
+    found = Minimum(done.z, done.b, done.loss, told)
+    return jax.tree.map(lambda a: a[0], found) if lams is None else found

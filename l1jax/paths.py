@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from l1jax._arrays import concrete
+from l1jax._arrays import as_dtype, concrete
 from l1jax.engines import ActiveSet, Engine
 from l1jax.grid import check_lams, check_one_strength, grid_of
 from l1jax.loop import minimise
@@ -18,7 +18,7 @@ from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values
 from l1jax.progress import progress_bar
 from l1jax.result import Result
-from l1jax.solving import choose_engine, finish, make_controls, may_have_equalities, starting_point
+from l1jax.solving import choose_engine, make_controls, may_have_equalities, starting_point
 from l1jax.standard_form import StandardForm, prepared
 
 CHUNKS = 20  # how often a progress bar moves, at most
@@ -95,7 +95,7 @@ def path(
         found = minimise(engine, mode, equalities, form, penalty, descending, start, controls)
     if back is not None:
         found = jax.tree.map(lambda a: a[back], found)
-    return finish(problem, form, penalty, found, strengths, controls)
+    return Result(**found.told, lams=as_dtype(strengths, problem.dtype), names=problem.names)
 
 
 def _sorted(lams: Array) -> tuple[Array, Array | None]:
@@ -136,9 +136,14 @@ def _in_chunks(
             if not partial or not parts:
                 raise
     missing = len(padded) // size - len(parts)
-    unreached = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan if a.dtype != jnp.int32 else 0), parts[-1])
+    unreached = jax.tree.map(_unknown, parts[-1])
+    unreached.told["tol"] = parts[-1].told["tol"]
     return jax.tree.map(lambda *a: jnp.concatenate(a)[: lams.shape[0]], *parts, *[unreached] * missing)
 
 
+def _unknown(a: Array) -> Array:
+    return jnp.full_like(a, jnp.nan if jnp.issubdtype(a.dtype, jnp.floating) else 0)
+
+
 def _told(part: Minimum) -> dict[str, object]:
-    return {"nonzeros": int(jnp.sum(part.z[-1] != 0)), "gap": f"{float(jnp.max(part.gap)):.0e}"}
+    return {"nonzeros": int(part.told["df"][-1]), "gap": f"{float(jnp.max(part.told['gap'])):.0e}"}

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from l1jax._arrays import compute_dtype, concrete
+from l1jax._arrays import as_dtype, compute_dtype, concrete
 from l1jax._node import node, static
 from l1jax.losses import Loss, Squared
 from l1jax.penalties import Penalty
@@ -195,4 +195,4 @@ def on_device(array: Any, dtype: DTypeLike) -> Array | None:
     if isinstance(array, np.ndarray):
         with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as such
             array = jnp.asarray(array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float64))
-    return None if array is None else array.astype(dtype)
+    return None if array is None else as_dtype(array, dtype)

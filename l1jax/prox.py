@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from l1jax._arrays import floating, unsigned_zero
+from l1jax._arrays import eps, floating, unsigned_zero
 
 
 def soft_threshold(v: ArrayLike, t: ArrayLike) -> Array:
@@ -285,13 +285,54 @@ def _smoothly(v: Array, t: Array) -> Array:
     if v.shape[0] < v.shape[1]:
         return _smoothly(v.T, t).T
     _, left, V, s = _thresholded(*jax.lax.stop_gradient((v, t)))
-    kept, one = left > 0, jnp.eye(len(s), dtype=v.dtype)
-    C = _product(v.T, None, v)
+    P, inverse = _kept(v, V, s, left > 0)
+    return _product(v, None, P - t * inverse)
+
+
+def _kept(v: Array, V: Array, s: Array, kept: Array) -> tuple[Array, Array]:
+    """P, and R^-1 P."""
+    one, C = jnp.eye(len(s), dtype=v.dtype), _product(v.T, None, v)
     P = _projector(C, V, s**2, kept.astype(v.dtype))
     unit = jnp.max(s, initial=0.0)
     unit = jnp.where(unit > 0, unit, 1.0)
     R = _root(_product(_product(P, None, C), None, P) + unit**2 * (one - P), V, jnp.where(kept, s, unit))
-    return _product(v, None, P - t * jnp.linalg.solve(R, P))
+    return P, jnp.linalg.solve(R, P)
+
+
+@jax.custom_jvp
+def spectrum_sum(v: Array) -> Array:
+    """The sum of the singular values of a matrix (m, k); its derivatives are those among matrices of its rank."""
+    return jnp.sum(jnp.linalg.svd(v, compute_uv=False))
+
+
+@spectrum_sum.defjvp
+def _spectrum_sum_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (v,), (dv,) = primals, tangents
+    return spectrum_sum(v), jnp.sum(_signs(v) * dv)
+
+
+@jax.custom_jvp
+def _signs(v: Array) -> Array:
+    """U V', of the vectors whose singular values are not 0."""
+    U, s, V = _nonzero(v)
+    return _product(U, jnp.sign(s), V)
+
+
+@_signs.defjvp
+def _signs_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    def smoothly(v: Array) -> Array:
+        """v R^-1 P."""
+        if v.shape[0] < v.shape[1]:
+            return smoothly(v.T).T
+        _, s, V = _nonzero(jax.lax.stop_gradient(v))
+        return _product(v, None, _kept(v, V, s, s > 0)[1])
+
+    return _signs(*primals), jax.jvp(smoothly, primals, tangents)[1]
+
+
+def _nonzero(v: Array) -> tuple[Array, Array, Array]:
+    U, s, V = jnp.linalg.svd(v, full_matrices=False)
+    return U, jnp.where(s > eps(v.dtype) * max(v.shape) * jnp.max(s, initial=0.0), s, 0.0), V
 
 
 @jax.custom_jvp

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
-from l1jax._arrays import concrete, eps
-from l1jax.certificate import certified, certify
+from l1jax._arrays import as_dtype, concrete
+from l1jax.certificate import certify
 from l1jax.engines import ActiveSet, Engine, by_name, from_transformation
 from l1jax.loop import minimise
-from l1jax.minimum import Controls, Minimum, Stop
+from l1jax.minimum import Controls, Stop
 from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values, numeric, on_device
 from l1jax.result import Result
@@ -61,21 +61,10 @@ def solve(
     engine = choose_engine(problem, solver)
     controls = make_controls(problem, engine, tol, max_steps)
     form, penalty = prepared(problem)
-    start = starting_point(problem, form, init)
-    start = _added_axis(start)
+    z, b = starting_point(problem, form, init)
     equalities = may_have_equalities(penalty, form)
-    found = minimise(engine, "warm", equalities, form, penalty, None, start, controls)
-    return finish(problem, form, penalty, _first(found), penalty.lam, controls)
-
-
-@jax.jit
-def _added_axis(tree: Any) -> Any:
-    return jax.tree.map(lambda a: a[None], tree)
-
-
-@jax.jit
-def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda a: a[0], tree)
+    found = minimise(engine, "warm", equalities, form, penalty, None, (z[None], b[None]), controls)
+    return Result(**found.told, lams=as_dtype(penalty.lam, problem.dtype), names=problem.names)
 
 
 def choose_engine(problem: Problem, solver: Any) -> Engine | ActiveSet:
@@ -132,13 +121,19 @@ def make_controls(
     limits = None
     if stop is not None and any(limit is not None for limit in stop):
         limits = Stop(*(jnp.asarray(jnp.inf if limit is None else limit, problem.dtype) for limit in stop))
-    return Controls(jnp.asarray(tol, problem.dtype), jnp.asarray(max_steps, jnp.int32), limits)
+    return Controls(_number(tol, problem.dtype), _number(max_steps, jnp.int32), limits)
 
 
-def starting_point(problem: Problem, form: StandardForm, init: Any) -> tuple[Array, Array]:
+def _number(x: Any, dtype: DTypeLike) -> Any:
+    """As an array; NumPy's, which takes no operation, where it is not JAX's already."""
+    return as_dtype(x, dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)
+
+
+def starting_point(problem: Problem, form: StandardForm, init: Any) -> tuple[Any, Any]:
     """(z, b) at `init`; zero by default."""
-    if init is None:
-        return form.start
+    if init is None:  # NumPy's, which take no operation
+        shape = problem.outputs
+        return np.zeros((problem.X.shape[1], *shape), problem.dtype), np.zeros(shape, problem.dtype)
     given = (init.coef, init.intercept) if isinstance(init, Result) else init
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise TypeError(f"init: want a Result or (coef, intercept), got {type(init).__name__}")
@@ -161,43 +156,6 @@ def may_have_equalities(penalty: Penalty, form: StandardForm) -> bool:
 def _sides_at_zero(penalty: Any, zero: Array) -> Array:
     ones = jnp.ones_like(zero)
     return jnp.any(penalty.excess(ones) != 0) | jnp.any(penalty.excess(-ones) != 0)
-
-
-def finish(
-    problem: Problem, form: StandardForm, penalty: Penalty, found: Minimum, lams: Any, controls: Controls
-) -> Result:
-    """The result in the raw units of X."""
-    lams = jnp.asarray(lams, problem.dtype)
-    return Result(**in_raw_units(form, penalty, found, lams, controls.tol), names=problem.names)
-
-
-@jax.jit
-def in_raw_units(form: StandardForm, penalty: Any, found: Minimum, lams: Array, tol: Array) -> dict[str, Array]:
-    """The fields of a result, but for the names."""
-
-    def to_raw(z: Array, b: Array) -> tuple[Array, Array]:
-        coef, intercept = form.to_raw(z, b)
-        return penalty.project(coef), intercept  # a change of units may miss a bound by its last digit
-
-    coef, intercept = (jax.vmap(to_raw) if found.gap.ndim else to_raw)(found.z, found.b)
-    null = form.null_objective
-    gap, stationarity = jax.lax.stop_gradient((found.gap, found.stationarity))
-    measure = gap if certified(form, penalty) else stationarity
-    share = 1 - found.loss / jnp.where(null > 0, null, 1.0)
-    share = jnp.where(jnp.abs(share) <= 8 * eps(share.dtype), 0.0, share)  # at lambda_max
-    return {
-        "coef": coef,
-        "intercept": intercept,
-        "objective": found.objective,
-        "gap": gap,
-        "stationarity": stationarity,
-        "steps": found.steps,
-        "converged": measure <= tol,
-        "tol": jnp.broadcast_to(tol, gap.shape),
-        "lams": lams,
-        "df": jnp.sum(coef != 0, axis=tuple(range(gap.ndim, coef.ndim)), dtype=jnp.int32),
-        "dev_ratio": jnp.where(null > 0, share, jnp.where(jnp.isnan(found.loss), jnp.nan, 0.0)),
-    }
 
 
 def duality_gap(problem: Problem, coef: ArrayLike, intercept: ArrayLike | None = None) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from l1jax._arrays import along, concrete, eps, smallest
+from l1jax._arrays import along, as_dtype, concrete, eps, smallest
 from l1jax._node import node, static
 from l1jax.design import Design, prepare_design
 from l1jax.losses import Loss
@@ -167,6 +167,16 @@ class Rescaled(Wrapper):
         return self.penalty.valid(w)
 
 
+def in_raw_units(form: StandardForm, penalty: Any, z: Array, b: Array, loss: Array) -> tuple[Array, Array, Array]:
+    """Coefficients, intercept and share of deviance explained, of a point and its loss."""
+    coef, intercept = form.to_raw(z, b)
+    null = form.null_objective
+    share = 1 - loss / jnp.where(null > 0, null, 1.0)
+    share = jnp.where(jnp.abs(share) <= 8 * eps(share.dtype), 0.0, share)  # at lambda_max
+    share = jnp.where(null > 0, share, jnp.where(jnp.isnan(loss), jnp.nan, 0.0))
+    return penalty.project(coef), intercept, share  # a change of units may miss a bound by its last digit
+
+
 def possible(fact: Callable[[Any, Array], Array], penalty: Any, form: StandardForm) -> bool:
     """Whether fact(penalty, zero coefficients) holds; of a traced penalty, whatever it is may."""
     if not concrete(penalty):
@@ -177,7 +187,7 @@ def possible(fact: Callable[[Any, Array], Array], penalty: Any, form: StandardFo
 
 def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:
     """The standard form, and the penalty with its leaves in the problem's dtype."""
-    penalty = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), problem.penalty)
+    penalty = jax.tree.map(lambda a: as_dtype(a, problem.dtype), problem.penalty)
     # Of the penalty it takes only whether it is valid: so that it isn't differentiated where the data are not.
     return standard_form(dataclasses.replace(problem, penalty=jax.lax.stop_gradient(penalty))), penalty
 

@@ -1,5 +1,7 @@
 """Derivatives of solutions in every leaf, for every loss with every penalty, against central differences.
 
+Second ones too, along all leaves at once, for one program of each kind.
+
 A program is compiled for each kind of penalty, with an intercept and without: in it the loss and the penalty are
 chosen by number (`AnyLoss`, `Each`, `Together`), so that a combination costs its run alone. Solutions, and those of
 moved data, are the oracle's: fixed points of the proximal map at the raw data, by Newton's method; `solve` starts
@@ -237,15 +239,18 @@ GIVEN = {
     "more": RNG.uniform(0.95, 1.05, P),
 }
 DIRECTIONS = ("lam", "each lam", "ratio", "more", "X", "y", "sample_weight", "offset")
+NOISE = 64e-14 / (12 * H**2)  # what 1e-14 in the points is in second differences
+FAR = 4  # how much longer the direction along all of these is, for second differences
 
 
 def directions(given, moves):
-    """One tree of directions, with a leading axis: along each leaf alone, and `lam` also as one number."""
-    still = {name: np.zeros((len(DIRECTIONS), *np.shape(a))) for name, a in given.items()}
+    """One tree of directions, with a leading axis: along each leaf alone, `lam` also as one number, and along all."""
+    still = {name: np.zeros((len(DIRECTIONS) + 1, *np.shape(a))) for name, a in given.items()}
     for i, name in enumerate(DIRECTIONS):
         leaf = name.removeprefix("each ")
         d = np.cos(3.0 * np.arange(np.size(given[leaf]))).reshape(np.shape(given[leaf])) * np.mean(np.abs(given[leaf]))
         still[leaf][i] = np.mean(given[leaf]) if name == "lam" else d
+        still[leaf][-1] += FAR / 4 * d
     still["y"] = still["y"] * moves
     return still
 
@@ -310,9 +315,13 @@ def solution(problem):
     return (w / sd.reshape(-1, *(1,) * (w.ndim - 1)), problem.loss.centred(b), loss + price), change
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def run(cases, losses, kind, intercept, standardize):
-    """Of each case: the answer, the oracle's, how well they are solved, derivatives along each leaf, differences."""
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def run(cases, losses, kind, intercept, standardize, twice):
+    """Of each case: the answer, the oracle's, how well they are solved, derivatives along each leaf, differences.
+
+    And if `twice`, of a sum of the answer's numbers the second derivative along all leaves, by the gradient of the
+    first one, and by differences.
+    """
 
     def one(case):
         given, along, *_ = case
@@ -336,7 +345,17 @@ def run(cases, losses, kind, intercept, standardize):
         low2, low, middle, up, up2 = jnp.moveaxis(jax.vmap(jax.vmap(flat))(points), 1, 0)
         differences = (8 * (up - low) - (up2 - low2)) / (12 * H)
         same = jnp.all((points[0] == 0) == (init[0] == 0)[None, None])
-        return here, middle[0], stationarity, jnp.max(off), same, slopes, differences
+        first = here, middle[0], stationarity, jnp.max(off), same, slopes, differences
+        if not twice:
+            return first, ()
+        weights, d = jnp.cos(jnp.arange(here.size, dtype=float)), jax.tree.map(lambda a: a[-1], along)
+
+        def slope(given):
+            return jnp.sum(jax.jvp(lambda given: solved(given)[0], (given,), (d,))[1] * weights)
+
+        bend = sum(jnp.sum(a * d[name]) for name, a in jax.grad(slope)(given).items())
+        low2, low, middle, up, up2 = ((a[-1] * weights).sum() for a in (low2, low, middle, up, up2))
+        return first, (bend, (16 * (low + up) - low2 - up2 - 30 * middle) / (12 * H**2))
 
     return jax.lax.map(one, cases)
 
@@ -370,15 +389,15 @@ class Stay(Engine):
         return 0 * jnp.sum(state[0])
 
 
-KINDS = {  # kinds of penalties, losses, penalties, whether there is an intercept, whether columns are standardised
-    "each": (Each, LOSSES, EACH, True, False),
-    "each, standardised, without an intercept": (Each, LOSSES, EACH, False, True),
-    "each, cox": (Each, COX, EACH, False, False),
-    "together": (Together, LOSSES, TOGETHER, True, False),
-    "together, without an intercept": (Together, LOSSES, TOGETHER, False, False),
-    "together, cox": (Together, COX, TOGETHER, False, False),
-    "rows": (Together, SEVERAL, ROWS, True, False),
-    "rows, without an intercept": (Together, SEVERAL, ROWS, False, False),
+KINDS = {  # kinds of penalties, losses, penalties; whether there is an intercept, columns are standardised, twice
+    "each": (Each, LOSSES, EACH, True, False, True),
+    "each, standardised, without an intercept": (Each, LOSSES, EACH, False, True, False),
+    "each, cox": (Each, COX, EACH, False, False, False),
+    "together": (Together, LOSSES, TOGETHER, True, False, False),
+    "together, without an intercept": (Together, LOSSES, TOGETHER, False, False, False),
+    "together, cox": (Together, COX, TOGETHER, False, False, False),
+    "rows": (Together, SEVERAL, ROWS, True, False, True),
+    "rows, without an intercept": (Together, SEVERAL, ROWS, False, False, False),
 }
 
 
@@ -397,12 +416,43 @@ def test_derivatives_of_solutions_are_those_of_differences(name, monkeypatch):
             cases.append((given, directions(given, moves), np.float64(i), np.float64(j)))
     cases = jax.tree.map(lambda *parts: np.stack(parts), *cases)
     members = tuple(member for member, _, _ in losses.values())
-    here, oracle, stationarity, off, same, slopes, numeric = jax.device_get(run(cases, members, kind, *flags))
+    first, second = jax.device_get(run(cases, members, kind, *flags))
+    here, oracle, stationarity, off, same, slopes, numeric = first
     for k, case in enumerate(names):
         assert stationarity[k] <= 1e-12, case
         assert off[k] <= 1e-14, case
         assert same[k], case  # no change of support within a step
         np.testing.assert_allclose(here[k], oracle[k], rtol=1e-12, atol=1e-13, err_msg=case)
-        for leaf, found, expected in zip(DIRECTIONS, slopes[k], numeric[k], strict=True):
+        for leaf, found, expected in zip((*DIRECTIONS, "all"), slopes[k], numeric[k], strict=True):
             size = max(np.max(np.abs(expected)), 1e-3)
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * size, err_msg=f"{case}: {leaf}")
+        if second:
+            assert second[0][k] == pytest.approx(second[1][k], rel=1e-5, abs=NOISE), case
+
+
+@jax.jit
+def bends(w, rows):
+    """Second derivatives of values along all leaves and w, where they are smooth, and their second differences."""
+    hyperparameters = tuple(GIVEN[name] for name in ("lam", "ratio", "more"))
+
+    def of(make, w):
+        def moved(t):
+            return make(*(a * (1 + t * d) for a, d in zip(hyperparameters, (1.0, -0.5, slant), strict=True))).value(
+                w * (1 + 0.3 * t) + t * jnp.cos(w)
+            )
+
+        low2, low, here, up, up2 = jax.vmap(moved)(1e-3 * jnp.arange(-2.0, 3.0))
+        numeric = (16 * (low + up) - low2 - up2 - 30 * here) / 12e-6
+        return jax.jvp(lambda t: jax.jvp(moved, (t,), (1.0,))[1], (0.0,), (1.0,))[1], numeric
+
+    slant = jnp.cos(jnp.arange(P))
+    return {name: of(make, at) for makes, at in ((TOGETHER, w), (ROWS, rows)) for name, make in makes.items()}
+
+
+def test_second_derivatives_of_values_are_those_of_differences():
+    """Weights of a norm and coefficients moved together, and singular vectors that turn."""
+    found = bends(jnp.asarray(SIGNAL + 0.07 * np.arange(P)), jnp.asarray(np.cos(np.arange(P * K) ** 2).reshape(P, K)))
+    for name, (here, numeric) in jax.device_get(found).items():
+        if name not in ("l1 ball", "simplex"):  # which are 0, or infinite
+            assert here == pytest.approx(numeric, rel=1e-6, abs=1e-6), name
+            assert abs(numeric) > 0.01 or name in ("linf", "total variation"), name

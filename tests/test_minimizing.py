@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import optimistix
 import pytest
 
@@ -188,17 +189,28 @@ def test_optimistix_fixed_points_have_the_right_derivatives():
 
 
 def test_jacobians_are_those_of_the_support_not_of_least_squares():
-    """What a minimiser that differentiates g = 0 gets wrong: d/dy is pinv(X) to it, and d/dlam is 0."""
+    """optimistix's minimiser, with proximal steps, finds the lasso and differentiates g = 0: pinv(X), and 0 in lam."""
+    rate = 0.3
 
-    def coef(lam, y):
+    def theirs(lam, y):
+        steps = optax.chain(optax.sgd(rate), l1jax.prox_update(l1jax.L1(lam), rate))
+        solver = optimistix.OptaxMinimiser(steps, rtol=1e-10, atol=1e-10)
+        return optimistix.minimise(lambda w, y: half_squares(w, X, y), solver, jnp.zeros(P), y, max_steps=5000).value
+
+    def ours(lam, y):
         return minimize(half_squares, jnp.zeros(P), l1jax.L1(lam), args=(X, y)).params
 
-    on = np.flatnonzero(coef(0.2, y))
+    here = ours(0.2, y)
+    on = np.flatnonzero(here)
     assert len(on) < P
+    with jax.numpy_dtype_promotion("standard"):
+        np.testing.assert_allclose(theirs(0.2, y), here, atol=1e-7)
+        of_lam, of_y = jax.jacfwd(theirs, (0, 1))(0.2, y)
+    np.testing.assert_allclose(of_lam, 0.0)
+    np.testing.assert_allclose(of_y, np.linalg.pinv(X), atol=1e-9)
     expected = np.zeros((P, N))
     expected[on] = np.linalg.pinv(X[:, on])
-    of_lam, of_y = jax.jacrev(coef, (0, 1))(0.2, y)
+    of_lam, of_y = jax.jacrev(ours, (0, 1))(0.2, y)
     np.testing.assert_allclose(of_y, expected, atol=1e-6)
-    np.testing.assert_allclose(
-        of_lam[on], -np.linalg.solve(X[:, on].T @ X[:, on] / N, np.sign(coef(0.2, y)[on])), rtol=1e-6
-    )
+    formula = -np.linalg.solve(X[:, on].T @ X[:, on] / N, np.sign(here[on]))
+    np.testing.assert_allclose(of_lam[on], formula, rtol=1e-6)

@@ -88,9 +88,9 @@ class Norm(Joint):
 
     def with_subgradient(self, norm: Array, w: Array) -> Array:
         """`norm`, that of w as a constant, with the subgradient of least norm for its derivative in `w`."""
-        least = jax.lax.stop_gradient(self.nearest(w, jnp.zeros_like(w), jnp.ones((), w.dtype)))
-        along = jnp.sum(w * least)
-        return norm + (along - jax.lax.stop_gradient(along))
+        here = jax.lax.stop_gradient(w)
+        least = self.nearest(here, jnp.zeros_like(w), jnp.ones((), w.dtype))  # moves with weights that the norm has
+        return norm + jnp.sum((w - here) * least)
 
     def with_lam(self, lam: Any) -> Self:
         return dataclasses.replace(self, lam=lam)  # type: ignore[type-var]
@@ -316,8 +316,7 @@ class NuclearNorm(Norm):
         set_strength(self)
 
     def norm(self, w: Array) -> Array:
-        s = jnp.linalg.svd(_matrix(jax.lax.stop_gradient(w)), compute_uv=False)
-        return self.with_subgradient(jnp.sum(s), w)
+        return prox.spectrum_sum(_matrix(w))
 
     def dual(self, u: Array) -> Array:
         return jnp.max(jnp.linalg.svd(_matrix(u), compute_uv=False), initial=0.0)

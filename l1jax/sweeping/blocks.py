@@ -14,11 +14,10 @@ from l1jax.design import HIGHEST, Design, Reweighted, reweighted, second_moments
 from l1jax.engines import Engine
 from l1jax.engines.homotopy import KNOTS_PER_STRENGTH
 from l1jax.loop import minimise
-from l1jax.minimum import Controls, Minimum, as_found
+from l1jax.minimum import Controls, as_found
 from l1jax.penalties import L1, Factors, Terms
 from l1jax.problem import Problem
 from l1jax.result import Result
-from l1jax.solving import in_raw_units
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
 from l1jax.sweeping.knots import walk_lanes
 from l1jax.sweeping.lanes import Moments, descend_lanes
@@ -79,7 +78,7 @@ def solve_block(
     def lane(form: StandardForm, penalty: Any, lams: Array) -> Result:
         start = jax.tree.map(lambda a: a[None], form.start)
         found = minimise(engine, mode, equalities, form, penalty, lams, start, controls)
-        return _result(form, penalty, lams, found, controls)
+        return Result(**found.told, lams=lams)
 
     return block.over(lane, penalties, lams)
 
@@ -132,7 +131,7 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
         done = block.over(each, penalties, lams, z.transpose(2, 0, 1))
 
     def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
-        return _result(form, penalty, lams, as_found(form, penalty, lams, done, steps, controls), controls)
+        return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
 
     return block.over(finished, penalties, lams, done, sweeps.T)
 
@@ -140,10 +139,6 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
 def straight(penalty: Any) -> bool:
     """Whether a penalty is its strength times sum base_j*|z_j|, whatever the strength."""
     return isinstance(penalty.penalty if isinstance(penalty, Factors) else penalty, L1)
-
-
-def _result(form: StandardForm, penalty: Any, lams: Array, found: Minimum, controls: Controls) -> Result:
-    return Result(**in_raw_units(form, penalty, found, lams, controls.tol))
 
 
 def _moments(block: Block, yy: Array, gram: Array | None) -> Moments:

@@ -16,7 +16,7 @@ from l1jax.hosted import Penalties, by_few_rows
 from l1jax.minimum import Controls
 from l1jax.problem import Problem
 from l1jax.result import Result
-from l1jax.solving import in_raw_units, may_have_equalities
+from l1jax.solving import may_have_equalities
 from l1jax.standard_form import StandardForm, form_with
 from l1jax.sufficient import digits, few_rows, moments
 
@@ -55,7 +55,7 @@ class Training:
         equalities = may_have_equalities(penalty.with_lam(lams[-1]), few)
         lost = digits(self.form.shape) * float(share)
         found = by_few_rows(engine, equalities, few, lost, Penalties(few, penalty, lams), start, controls)
-        return Result(**in_raw_units(few, penalty, found, lams, controls.tol))
+        return Result(**found.told, lams=lams)
 
 
 @jax.jit
