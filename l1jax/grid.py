@@ -186,3 +186,11 @@ def check_lams(lams: ArrayLike, problem: Problem) -> Array:
     if concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) >= 0)):
         raise ValueError(f"lams: want finite numbers of at least 0, got {array}")
     return array
+
+
+def descending(lams: Array) -> tuple[Array, Array | None]:
+    """The strengths from the largest down, and where each came from; None if they were in order."""
+    if concrete(lams) and np.all(np.diff(np.asarray(lams)) <= 0):
+        return lams, None
+    order = jnp.argsort(-lams, stable=True)
+    return lams[order], jnp.argsort(order)

@@ -24,6 +24,7 @@ from l1jax.standard_form import Only, StandardForm
 from l1jax.sufficient import digits, hidden, sufficient
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
+TOGETHER = 256  # strengths certified at a time: what they need stays in the cache
 AT_ONCE = 1_000_000  # numbers of a penalty held at a time
 
 
@@ -221,7 +222,14 @@ def _terms(free: bool, form: StandardForm, penalty: Any, lams: Array | None) -> 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _certified(equalities: bool, form: StandardForm, penalty: Any, lams: Array | None, z: Array, b: Array) -> Any:
-    return certify_all(form, penalty, lams, z, b, equalities)
+    if lams is None or lams.shape[0] <= TOGETHER:
+        return certify_all(form, penalty, lams, z, b, equalities)
+
+    def one(at: tuple[Array, Array, Array]) -> Certificate:
+        lam, z, b = at
+        return certify(form, form.units(penalty.with_lam(lam)), z, b, equalities)
+
+    return jax.lax.map(one, (lams, z, b), batch_size=TOGETHER)
 
 
 _as_found = jax.jit(as_found)

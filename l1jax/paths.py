@@ -5,13 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from l1jax._arrays import as_dtype, concrete
 from l1jax.engines import ActiveSet, Engine
-from l1jax.grid import check_lams, check_one_strength, grid_of
+from l1jax.grid import check_lams, check_one_strength, descending, grid_of
 from l1jax.loop import minimise
 from l1jax.minimum import Controls, Minimum
 from l1jax.penalties import Penalty
@@ -81,29 +80,21 @@ def path(
     controls = make_controls(problem, engine, tol, max_steps, (max_dev_ratio, max_nonzeros))
     if lams is None:
         strengths = grid_of(problem.X.shape, form, penalty, num, ratio)
-        descending, back = strengths, None
+        ordered, back = strengths, None
     else:
         strengths = check_lams(lams, problem)
-        descending, back = _sorted(strengths)
+        ordered, back = descending(strengths)
     # Whatever is free at a strength of 0 or more is free at the least one.
-    equalities = may_have_equalities(penalty.with_lam(descending[-1]), form)
+    equalities = may_have_equalities(penalty.with_lam(ordered[-1]), form)
     z, b = starting_point(problem, form, None)
     start = (z[None], b[None])
     if progress or partial:
-        found = _in_chunks(engine, mode, equalities, form, penalty, descending, start, controls, progress, partial)
+        found = _in_chunks(engine, mode, equalities, form, penalty, ordered, start, controls, progress, partial)
     else:
-        found = minimise(engine, mode, equalities, form, penalty, descending, start, controls)
+        found = minimise(engine, mode, equalities, form, penalty, ordered, start, controls)
     if back is not None:
         found = jax.tree.map(lambda a: a[back], found)
     return Result(**found.told, lams=as_dtype(strengths, problem.dtype), names=problem.names)
-
-
-def _sorted(lams: Array) -> tuple[Array, Array | None]:
-    """The strengths from the largest down, and where each came from; None if they were in order."""
-    if concrete(lams) and np.all(np.diff(np.asarray(lams)) <= 0):
-        return lams, None
-    order = jnp.argsort(-lams, stable=True)
-    return lams[order], jnp.argsort(order)
 
 
 def _in_chunks(

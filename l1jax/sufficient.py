@@ -35,10 +35,10 @@ def suits(form: StandardForm, tol: float) -> bool:
 
 def moments(XT: Floats, s: Floats) -> Floats:
     """X'SX, (p, p)."""
-    equal = bool(np.all(s == s[0]))
+    equal = bool(np.all(s == s[:1]))
     root = XT if equal else XT * np.sqrt(s)
     product: Floats = root @ root.T  # NumPy sees the symmetry, and does half of the work
-    return product * s[0] if equal else product
+    return product * s[:1] if equal and len(s) else product
 
 
 def few_rows(form: StandardForm, G: Floats, c: Floats, yy: float) -> StandardForm | None:

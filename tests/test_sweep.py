@@ -143,6 +143,11 @@ def test_folds_come_from_moments_where_these_have_their_digits(monkeypatch):
     problem, axes = CASES["folds by moments"]
     assert bool(jnp.all(sweep(problem, lams=LAMS, **axes).converged))
     assert not seen
+    nothing = dataclasses.replace(PLAIN, sample_weight=np.arange(N) % 3 > 0)  # is left out by the first fold
+    whole = path(nothing, lams=LAMS, tol=1e-12)
+    found = sweep(nothing, folds=3, lams=LAMS, tol=1e-9, solver="active")
+    np.testing.assert_allclose(found.objective[0], whole.objective, rtol=1e-7)
+    assert not seen
     few = X.copy()
     few[:, 2] = 1e9 * (np.arange(N) == 0) + X[:, 2]  # hardly varies where the first row is left out
     found = sweep(Problem(few, Y, penalty=L1(1.0)), folds=4, lams=LAMS, solver="active")

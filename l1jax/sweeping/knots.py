@@ -57,9 +57,8 @@ def _walk(base: Array, moments: Moments, lams: Array) -> tuple[Array, Array]:
         below = jnp.where(down > 0, (lam[None] * base + at) / jnp.where(down > 0, down, 1.0), jnp.inf)
         within = jnp.where(inwards > 0, sign * at / jnp.where(inwards > 0, inwards, 1.0), jnp.inf)
         fall = jnp.where(on, within, jnp.where(own > 0, jnp.minimum(above, below), jnp.inf))
-        fall = jnp.maximum(
-            jnp.where(places == last[None], jnp.inf, fall), 0.0
-        )  # the last is at its bound, and leaves it
+        # The last one is at its bound, and leaves it.
+        fall = jnp.maximum(jnp.where(places == last[None], jnp.inf, fall), 0.0)
         j = jnp.argmin(fall, axis=0).astype(jnp.int32)
         knot = lam - _at(fall, j)
         # The strength that lies before the knot, if one does; the sweep waits until none does.

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from l1jax._arrays import concrete
 from l1jax.engines import ActiveSet, Engine
 from l1jax.folds import Folds
-from l1jax.grid import check_lams, check_one_strength, grid_from, has_unpriced
+from l1jax.grid import check_lams, check_one_strength, descending, grid_from, has_unpriced
 from l1jax.losses import Squared
 from l1jax.minimum import Controls
 from l1jax.paths import path
@@ -82,10 +82,12 @@ def sweep(
     Arrays of the result have the axes that were given, in the order above, outermost first. Every entry has its
     certificate. X is never copied: weights and folds are sums over the same matrix. With the squared loss and penalties
     of each coefficient alone, on CPUs, with at most 256 columns, no more than rows (1024 where all lanes have the same
-    weights), lanes walk down their grids in step, by coordinate descent on Gram matrices: one for all lambdas and
-    targets, one product for all weights, differences for folds. Entries whose certificate falls short are solved again
-    by `path`. Other problems are solved by `path`'s engines, lane by lane on CPUs, as one program on GPU and TPU. The
-    answers do not depend on the number of devices, but for rounding.
+    weights), lanes walk down their grids in step, on Gram matrices: one for all lambdas and targets, one product for
+    all weights, differences for folds. They go by coordinate descent; lassos in float64, from knot to knot where
+    strengths are many. Of more columns, lassos whose grids are short (down to a twentieth) go in step among those near
+    to moving, and folds of twice as many rows are solved from their moments. Entries whose certificate falls short are
+    solved again by `path`. Other problems are solved by `path`'s engines, lane by lane on CPUs, as one program on GPU
+    and TPU. The answers do not depend on the number of devices, but for rounding.
 
     Under jit, vmap and grad it is a fixed program (no chunks, progress or store). Raises ValueError for what does not
     match the problem, for bad values, and for a store that holds another sweep.
@@ -105,7 +107,7 @@ def sweep(
     check_problem(problem)
     check_one_strength(problem.penalty)
     axes = check_axes(problem, **along)
-    given = None if lams is None else check_lams(lams, problem)
+    given, back = (None, None) if lams is None else descending(check_lams(lams, problem))
     engine = choose_engine(problem, solver)
     controls = make_controls(problem, engine, tol, max_steps)
     host = concrete(problem, axes, given, controls, ratio)
@@ -115,19 +117,11 @@ def sweep(
     )
     study = Study(problem, axes, engine, controls, asked)
     grids = study.grids(host) if given is None else jnp.broadcast_to(given[None], (len(axes), len(given)))
-    order = jnp.argsort(-grids, axis=-1, stable=True) if given is not None else None
-    if order is not None:
-        grids = jnp.take_along_axis(grids, order, axis=-1)
     found = study.on_host(grids, drive) if host else study.traced(grids, drive)
-    if order is not None:
-        back = jnp.argsort(order, axis=-1)
-        found = jax.tree.map(lambda a: _taken(a, back), found)
+    if back is not None:
+        found = jax.tree.map(lambda a: a[:, back], found)
     shape = (*axes.shape, grids.shape[-1])
     return dataclasses.replace(jax.tree.map(lambda a: a.reshape(*shape, *a.shape[2:]), found), names=problem.names)
-
-
-def _taken(a: Any, order: Array) -> Any:
-    return jnp.take_along_axis(a, order.reshape(*order.shape, *(1,) * (a.ndim - 2)), axis=1)
 
 
 @dataclasses.dataclass
@@ -164,9 +158,8 @@ class Study:
         for name, size in (("targets", axes.sizes[0]), ("l1_ratios", axes.sizes[3])):
             if size is not None:
                 which = which * size + at[name]
-        return jax.vmap(lambda start: grid_from(start, problem.X.shape, self.asked["num"], self.asked["ratio"]))(start)[
-            which
-        ]
+        num, ratio = self.asked["num"], self.asked["ratio"]
+        return jax.vmap(lambda start: grid_from(start, problem.X.shape, num, ratio))(start)[which]
 
     def traced(self, grids: Array, drive: Drive) -> Result:
         drive.refuse_tracing()
@@ -223,7 +216,7 @@ class Study:
     def _fold_moments(self) -> Array | None:
         """X'SX of each fold's training rows, (K, p, p), from those of its other rows; None where weights differ."""
         folds = self.axes.folds
-        if folds is None or self.axes.weights is not None:
+        if folds is None or self.axes.weights is not None or self.problem.X.shape[1] > WIDE:
             return None
         return training_moments(self.form.design, np.asarray(folds), self.problem.weights())
 
@@ -246,9 +239,9 @@ class Study:
         folds, penalty = self.axes.folds, self.problem.penalty
         if folds is None or self.axes.weights is not None or not isinstance(penalty, Elementwise):
             return None
-        return (
-            Training(self.problem, self.form, np.asarray(folds)) if suits(self.form, float(self.controls.tol)) else None
-        )
+        if not suits(self.form, float(self.controls.tol)):
+            return None
+        return Training(self.problem, self.form, np.asarray(folds))
 
     @property
     def _how(self) -> dict[str, Any]:
@@ -309,20 +302,17 @@ def _over_problems(
 
         return dataclasses.replace(drive.one_by_one(alone, count, same), names=first.names)
     controls = make_controls(first, engine, asked["tol"], asked["max_steps"])
-    given = None if lams is None else check_lams(lams, first)
-    order = None if given is None else jnp.argsort(-given, stable=True)
-    descending = None if given is None else given[order]
+    given, back = (None, None) if lams is None else descending(check_lams(lams, first))
     size = GRAMS // (p * max(p, n) * first.dtype.itemsize) if in_step else NUMBERS // (n * p)
 
     def block(ids: np.ndarray) -> Result:
         used = None if in_step else engine
-        return problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, descending, controls, row(ids))
+        return problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, given, controls, row(ids))
 
     found = drive.in_blocks(block, count, min(LANES, max(8, size)), same, threads=in_step)
     if in_step:
         found = repaired(found, lambda i: make(row(i)), how)
-    if order is not None:
-        back = jnp.argsort(order)
+    if back is not None:
         found = jax.tree.map(lambda a: a[:, back], found)
     return dataclasses.replace(found, names=first.names)
 

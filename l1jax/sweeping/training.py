@@ -34,12 +34,12 @@ class Training:
 
     def moments(self, k: int) -> Floats:
         """X'SX of the rows that a fold fits: of these, or of all without the others, whichever are fewer."""
-        inside = self.train[k] & (self.s > 0)
-        outside = ~self.train[k] & (self.s > 0)
-        fewer = np.flatnonzero(outside if 2 * np.sum(outside) < np.sum(self.s > 0) else inside)
-        part = moments(self.XT[:, fewer], self.s[fewer])
-        left = self.whole - part if outside[fewer[:1]].any() else part
-        return left / np.sum(self.s[inside])
+        inside, outside = (np.flatnonzero(rows & (self.s > 0)) for rows in (self.train[k], ~self.train[k]))
+        if len(inside) <= len(outside):
+            total = moments(self.XT[:, inside], self.s[inside])
+        else:
+            total = self.whole - moments(self.XT[:, outside], self.s[outside])
+        return total / np.sum(self.s[inside])
 
     def solve(
         self, engine: ActiveSet, k: int, weights: Array, y: Array | None, penalty: Any, lams: Array, controls: Controls

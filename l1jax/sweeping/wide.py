@@ -12,7 +12,7 @@ from l1jax.sweeping.knots import walk_lanes
 from l1jax.sweeping.lanes import Moments
 
 NEAR = 128  # features of a lane
-ROUNDS = 3  # after each but the last the lanes choose theirs anew
+ROUNDS = 4  # after each but the last the lanes choose theirs anew
 LOOKS = 8  # strengths at which they look at all features for that
 
 
