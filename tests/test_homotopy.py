@@ -46,6 +46,16 @@ def test_its_knots_are_those_of_lars(rng):
     np.testing.assert_allclose(found, wanted[at], atol=1e-9)
 
 
+def test_single_precision_costs_no_more_than_the_answer_s_own(rng):
+    X, y = coherent(rng, 60, 10)
+    lams = np.geomspace(1, 1e-3, 12)
+    exact = l1jax.path(Problem(X, y, penalty=L1(1.0)), lams=lams, tol=1e-12).coef
+    found = l1jax.path(Problem(X.astype("f4"), y.astype("f4"), penalty=L1(1.0)), lams=lams.astype("f4"))
+    assert found.coef.dtype == np.float32
+    assert np.all(found.converged)
+    np.testing.assert_allclose(found.coef, exact, atol=2e-5)
+
+
 @pytest.mark.parametrize(("factors", "standardize"), [([0.0, 1.0, 3.0], False), ([0.0, 0.0, 1.0], True)])
 def test_factors_weights_and_free_coefficients(factors, standardize, rng):
     X, y = coherent(rng, 30, 9)
@@ -78,12 +88,16 @@ def test_what_it_can_t_walk_is_solved_otherwise(rng, monkeypatch):
     np.testing.assert_allclose(found.objective, wanted.objective, rtol=1e-8)
 
 
-@pytest.mark.parametrize("stop", [{"max_nonzeros": 4}, {"max_dev_ratio": 0.6}])
-def test_it_stops_where_it_is_told(stop, rng):
-    X, y = coherent(rng, 40, 8)
+@pytest.mark.parametrize(
+    ("stop", "dtype"), [({"max_nonzeros": 4}, float), ({"max_dev_ratio": 0.6}, float), ({"max_nonzeros": 4}, "float32")]
+)
+def test_it_stops_where_it_is_told(stop, dtype, rng):
+    X, y = (a.astype(dtype) for a in coherent(rng, 40, 8))
     lams = np.geomspace(2.0, 1e-3, 30)
     found, wanted = (
-        l1jax.path(Problem(X, y, penalty=L1(1.0)), lams=lams, solver=solver, tol=1e-8, **stop)
+        l1jax.path(
+            Problem(X, y, penalty=L1(1.0)), lams=lams, solver=solver, tol=1e-8 if dtype is float else 1e-5, **stop
+        )
         for solver in ("auto", "cd")
     )
     np.testing.assert_array_equal(found.converged, wanted.converged)

@@ -13,6 +13,7 @@ from l1jax.standard_form import StandardForm
 DEPENDENT = 1e-10  # the share of a feature's variance that the support must leave, for it to enter
 KNOTS = 20  # for each feature, at most: a path that has more is not worth its while
 ROUNDING = 64  # units in the last place of a coefficient, which is 0 at a knot
+ROWS = 4096  # taken in double precision at a time
 LARGE = 512  # features, whose sweeps are short
 KNOTS_PER_STRENGTH = 4  # that are likely, at most, where steps for each strength would be no less work
 
@@ -20,7 +21,7 @@ KNOTS_PER_STRENGTH = 4  # that are likely, at most, where steps for each strengt
 def knots_are_cheap(form: StandardForm, strengths: int) -> bool:
     """Whether a path of so many strengths takes less work knot by knot."""
     n, p = form.shape
-    suits = isinstance(form.loss, Squared) and not form.null_intercept.ndim and form.y.dtype == np.float64
+    suits = isinstance(form.loss, Squared) and not form.null_intercept.ndim
     return suits and p <= min(n, LARGE, KNOTS_PER_STRENGTH * strengths)
 
 
@@ -32,8 +33,8 @@ class Homotopy:
     support, times base. All coefficients of the support, and all slopes outside of it, are `M[-2] - lambda*M[-1]`. A
     knot, where a coefficient reaches 0 or a slope its bound, costs one sweep.
 
-    Points are exact but for the rounding of many sweeps; certificates tell. It stops at a strength that it can't
-    reach, and repeats the last point from there on.
+    Points are exact but for the rounding of many sweeps, in float64 whatever the data; certificates tell. It stops at
+    a strength that it can't reach, and repeats the last point from there on.
 
     Source: Osborne, Presnell, Turlach (2000), "A new approach to variable selection in least squares problems", IMA
     J. Numer. Anal. 20(3); Goodnight (1979), "A tutorial on the SWEEP operator", Amer. Statist. 33(3).
@@ -47,28 +48,29 @@ class Homotopy:
         limit: int,
         enough: Callable[[Floats, float], bool] | None = None,
     ) -> None:
-        self.base, self.strengths, self.limit, self.enough = base, strengths, limit, enough
-        s, y = np.asarray(form.s), np.asarray(form.y)
-        root = np.asarray(form.design.XT) * np.sqrt(s)
-        p = len(root)
-        self.M = np.zeros((p + 2, p), root.dtype)
-        np.matmul(root, root.T, out=self.M[:p])  # NumPy sees the symmetry, and does half of the work
-        self.c = root @ (np.sqrt(s) * y)
-        self.M[p] = self.c
-        self.total = float(np.sum(s * y**2))
+        self.base, self.strengths = np.asarray(base, np.float64), np.asarray(strengths, np.float64)
+        self.limit, self.enough, self.dtype = limit, enough, form.y.dtype
+        XT, root = np.asarray(form.design.XT), np.sqrt(np.asarray(form.s, np.float64))
+        y, p = root * np.asarray(form.y), len(XT)
+        self.M = np.zeros((p + 2, p))
+        for start in range(0, len(root), ROWS):
+            rows = slice(start, start + ROWS)
+            part = XT[:, rows] * root[rows]
+            self.M[:p] += part @ part.T  # NumPy sees the symmetry, and does half of the work
+            self.M[p] += part @ y[rows]
+        self.c, self.total = self.M[p].copy(), float(y @ y)
         self.product = np.empty_like(self.M)
-        self.sign = np.zeros(p, root.dtype)
-        self.on = np.zeros(p, bool)
+        self.sign, self.on = np.zeros(p), np.zeros(p, bool)
         self.own = np.diagonal(self.M).copy()
         with np.errstate(divide="ignore"):
-            self.faint = ROUNDING * eps(root.dtype) * np.sqrt(self.total / self.own)
+            self.faint = ROUNDING * eps(np.float64) * np.sqrt(self.total / self.own)
 
     @np.errstate(all="ignore")  # bounds that are never reached are infinitely far away
     def run(self) -> tuple[Floats, Floats, Any]:
         """The minimisers (L, p), intercepts (L,), which are 0, and steps (L,)."""
         strengths, on = self.strengths, self.on
         count, p = len(strengths), len(self.c)
-        Z, steps = np.zeros((count, p), self.M.dtype), np.ones(count, np.int32)
+        Z, steps = np.zeros((count, p)), np.ones(count, np.int32)
         for free in np.flatnonzero((self.base == 0) & (self.own > 0)):
             if self.M[free, free] > DEPENDENT * self.own[free]:
                 self._sweep(int(free))
@@ -96,7 +98,7 @@ class Homotopy:
             if not on[j]:
                 self.M[p + 1, j] -= self.sign[j] * self.base[j]
         Z[i:] = np.where(on, self.M[p] - lam * self.M[p + 1], 0)
-        return Z, np.zeros(count, self.M.dtype), steps
+        return Z.astype(self.dtype), np.zeros(count, self.dtype), steps
 
     def _next(self, lam: float, last: int) -> tuple[int, float, float]:
         """The feature of the next knot below lam, the side on which it is, and how far away that is."""
@@ -131,7 +133,7 @@ class Homotopy:
         for at in range(i, k):
             slopes = self.strengths[at] * self.base[on] * self.sign[on]
             loss = (self.total - float(Z[at, on] @ (self.c[on] + slopes))) / 2
-            if self.enough(Z[at], loss):
+            if self.enough(Z[at].astype(self.dtype), loss):
                 Z[at:], steps[at + 1 :] = Z[at], 0
                 return True
         return False
