@@ -54,6 +54,11 @@ def test_single_precision_costs_no_more_than_the_answer_s_own(rng):
     assert found.coef.dtype == np.float32
     assert np.all(found.converged)
     np.testing.assert_allclose(found.coef, exact, atol=2e-5)
+    for _ in range(5):  # lambda_max is rounded, and still leaves nothing
+        X, y = (a.astype("f4") for a in coherent(rng, 60, 10))
+        whole = l1jax.path(Problem(X, y, penalty=L1(1.0)), num=12)
+        assert not np.any(whole.coef[0])
+        assert np.any(whole.coef[1])
 
 
 @pytest.mark.parametrize(("factors", "standardize"), [([0.0, 1.0, 3.0], False), ([0.0, 0.0, 1.0], True)])

@@ -68,14 +68,17 @@ class Homotopy:
     @np.errstate(all="ignore")  # bounds that are never reached are infinitely far away
     def run(self) -> tuple[Floats, Floats, Any]:
         """The minimisers (L, p), intercepts (L,), which are 0, and steps (L,)."""
-        strengths, on = self.strengths, self.on
-        count, p = len(strengths), len(self.c)
+        on, count, p = self.on, len(self.strengths), len(self.c)
         Z, steps = np.zeros((count, p)), np.ones(count, np.int32)
         for free in np.flatnonzero((self.base == 0) & (self.own > 0)):
             if self.M[free, free] > DEPENDENT * self.own[free]:
                 self._sweep(int(free))
         priced = ~on & (self.base > 0)
-        lam = max(float(strengths[0]), float((np.abs(self.M[p, priced]) / self.base[priced]).max(initial=0.0)))
+        first = float((np.abs(self.M[p, priced]) / self.base[priced]).max(initial=0.0))
+        # Strengths that are the first knot but for the rounding of the data leave zeros.
+        near = self.strengths > first * (1 - ROUNDING * eps(self.dtype))
+        strengths = np.where(near, np.maximum(self.strengths, first), self.strengths)
+        lam = max(float(strengths[0]), first)
         i, last, knots, sweeps = 0, -1, 0, 0
         while i < count and knots < self.limit and sweeps <= KNOTS * p:
             j, sign, fall = self._next(lam, last)
