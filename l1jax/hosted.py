@@ -84,35 +84,25 @@ def on_host(
     """The minimisers at the penalties' strengths, in descending order."""
     few = sufficient(form, float(controls.tol)) if bool(form.fit) else None
     if few is not None:
-        found = by_few_rows(engine, equalities, few, digits(form.shape), penalties, start, controls)
+        found = driven(engine, equalities, few, penalties, start, controls, digits(form.shape))
         if not np.any(np.asarray(found.told["gap"]) > float(controls.tol)):
             return found
-    return _on_host(engine, equalities, form, penalties, start, controls)
+    return driven(engine, equalities, form, penalties, start, controls)
 
 
-def by_few_rows(
-    engine: ActiveSet,
-    equalities: bool,
-    few: StandardForm,
-    share: float,
-    penalties: Penalties,
-    start: tuple[Array, Array],
-    controls: Controls,
-) -> Minimum:
-    """The same by rows that stand for more, whose products are wrong by a `share` at most: gaps pay for it."""
-    found = _on_host(engine, equalities, few, penalties, start, controls)
-    gap = found.told["gap"] + jnp.asarray(hidden(few, share, np.asarray(found.z)))
-    return dataclasses.replace(found, told={**found.told, "gap": gap, "converged": gap <= controls.tol})
-
-
-def _on_host(
+def driven(
     engine: ActiveSet,
     equalities: bool,
     form: StandardForm,
     penalties: Penalties,
     start: tuple[Array, Array],
     controls: Controls,
+    share: float = 0.0,
 ) -> Minimum:
+    """The same by the form's own rows; where they stand for more, `share` is by how much their products may be wrong.
+
+    Gaps pay for it.
+    """
     penalty, lams, count = penalties.penalty, penalties.lams, len(penalties)
     tol, limit = float(controls.tol), min(int(controls.max_steps), engine.steps)
     z, b = (np.asarray(a) for a in start)
@@ -148,6 +138,9 @@ def _on_host(
         z[again], b[again], more = path.run()
         sight.add(again, path)
         steps[again] += more
+    if share:
+        gap = done.gap + jnp.asarray(hidden(form, share, np.asarray(done.z)))
+        done = dataclasses.replace(done, gap=gap, measure=gap)
     return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
 
 

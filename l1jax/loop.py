@@ -38,19 +38,11 @@ def minimise(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
 def _boundary(
-    engine: Engine | ActiveSet,
-    mode: str,
-    equalities: bool,
-    derived: bool,
-    form: StandardForm,
-    penalty: Any,
-    lams: Array | None,
-    start: tuple[Array, Array],
-    controls: Controls,
+    engine: Engine | ActiveSet, mode: str, equalities: bool, derived: bool, *posed: Any
 ) -> tuple[Minimum, Array | None]:
     """The same, with what may move, for derivatives: a function of arrays, whose own is that of the exact minimiser."""
-    found = _found(engine, mode, equalities, form, penalty, lams, start, controls)
-    return found, moving((form, penalty, lams), found.z) if derived else None
+    found = _found(engine, mode, equalities, *posed)
+    return found, moving(posed[:3], found.z) if derived else None
 
 
 @functools.partial(_boundary.defjvp, symbolic_zeros=True)
@@ -70,23 +62,15 @@ def _still(a: Array) -> Any:
     return np.zeros(a.shape, a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else jax.dtypes.float0)
 
 
-def _found(
-    engine: Engine | ActiveSet,
-    mode: str,
-    equalities: bool,
-    form: StandardForm,
-    penalty: Any,
-    lams: Array | None,
-    start: tuple[Array, Array],
-    controls: Controls,
-) -> Minimum:
+def _found(engine: Engine | ActiveSet, mode: str, equalities: bool, *posed: Any) -> Minimum:
     if isinstance(engine, ActiveSet):
-        if concrete(form, penalty, lams, start, controls):
+        if concrete(posed):
+            form, penalty, lams, start, controls = posed
             penalties = Penalties(form, penalty, lams)
             if engine.suits(penalties[-1]):
                 return on_host(engine, equalities, form, penalties, start, controls)
         engine = engine.traced
-    return _minimise(engine, mode, equalities, form, penalty, lams, start, controls)
+    return _minimise(engine, mode, equalities, *posed)
 
 
 @functools.partial(jax.jit, static_argnames=("engine", "mode", "equalities"))

@@ -8,7 +8,7 @@ from jax import Array
 
 from l1jax._arrays import eps
 from l1jax.engines.homotopy import DEPENDENT, KNOTS, ROUNDING
-from l1jax.sweeping.lanes import Moments
+from l1jax.sweeping.lanes import Moments, diagonal
 
 MATRICES = 320_000  # bytes of M of lanes that go in step
 
@@ -46,7 +46,7 @@ def _walk(base: Array, moments: Moments, lams: Array) -> tuple[Array, Array]:
     """
     (p, lanes), count = moments.c.shape, lams.shape[0]
     places, lane = jnp.arange(p, dtype=jnp.int32)[:, None], jnp.arange(lanes, dtype=jnp.int32)
-    own = _diagonal(moments.G)
+    own = diagonal(moments.G, moments.c)
     faint = ROUNDING * eps(own.dtype) * jnp.sqrt(moments.yy[None] / jnp.where(own > 0, own, 1.0))
 
     def step(carry: Any) -> Any:
@@ -110,8 +110,3 @@ def _walk(base: Array, moments: Moments, lams: Array) -> tuple[Array, Array]:
 def _at(a: Array, j: Array) -> Array:
     """a[j] of each lane: (p, L) at (L,)."""
     return jnp.take_along_axis(a, j[None], axis=0)[0]
-
-
-def _diagonal(G: Array) -> Array:
-    j = jnp.arange(G.shape[0])
-    return G[j, j]

@@ -76,7 +76,7 @@ def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[
         new = jax.lax.cond(k == 0, lambda point: point, several, point)
         new = sweep(moments.G, terms, new)
         new = jax.tree.map(lambda a, b: jnp.where(going[None], a, b), new, point)  # whatever the others do
-        length = jnp.sum(_diagonal(moments.G, new[0]) * (new[0] - point[0]) ** 2, axis=0)
+        length = jnp.sum(diagonal(moments.G, new[0]) * (new[0] - point[0]) ** 2, axis=0)
         moving = length > (16 * eps(length.dtype)) ** 2 * moments.yy  # else only rounding is left
         sweeps = sweeps + jnp.where(going, jnp.where(k == 0, 1, HISTORY), 0)
         return new, sweeps, going & moving & _open(moments, terms, new, goal), k + 1
@@ -111,11 +111,12 @@ def sweep(G: Array, terms: Terms, point: Point) -> Point:
 
     j = jnp.arange(z.shape[0], dtype=jnp.int32)
     begin = (q, j[0], jnp.zeros_like(z[0]))
-    (q, last, move), z = jax.lax.scan(step, begin, (j, _diagonal(G, z), terms, z))
+    (q, last, move), z = jax.lax.scan(step, begin, (j, diagonal(G, z), terms, z))
     return z, moved(q, last, move)
 
 
-def _diagonal(G: Array, like: Array) -> Array:
+def diagonal(G: Array, like: Array) -> Array:
+    """The diagonals of the lanes' matrices, or of the one that they share: (p, L)."""
     j = jnp.arange(G.shape[0])
     return jnp.broadcast_to(G[j, j].reshape(G.shape[0], -1), like.shape)
 

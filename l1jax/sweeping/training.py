@@ -12,7 +12,7 @@ from jax import Array
 from l1jax.design import Design, reweighted
 from l1jax.engines import ActiveSet
 from l1jax.engines.kinks import Floats
-from l1jax.hosted import Penalties, by_few_rows
+from l1jax.hosted import Penalties, driven
 from l1jax.minimum import Controls
 from l1jax.problem import Problem
 from l1jax.result import Result
@@ -54,7 +54,7 @@ class Training:
         start = jax.tree.map(lambda a: a[None], few.start)
         equalities = may_have_equalities(penalty.with_lam(lams[-1]), few)
         lost = digits(self.form.shape) * float(share)
-        found = by_few_rows(engine, equalities, few, lost, Penalties(few, penalty, lams), start, controls)
+        found = driven(engine, equalities, few, Penalties(few, penalty, lams), start, controls, lost)
         return Result(**found.told, lams=lams)
 
 
