@@ -37,6 +37,8 @@ SHORT = 0.05  # the least strength of a short grid, over the largest
 GRAMS = 6_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
 FEWEST = 16  # lanes that share a Gram matrix, for vectors of them
+FEW = 64  # lanes, by engines that are compiled
+MANY = 1_000_000  # numbers of X, for each strength and output, that such a lane reads at every step
 NUMBERS = 30_000_000  # of a block of lanes that an engine solves one by one
 
 
@@ -176,7 +178,7 @@ class Study:
         if not own and drive.mesh is None and (len(axes) < FEWEST or grids.shape[1] >= p):
             in_step = False  # too few for vectors, or strengths so close that paths go knot by knot
         asked = (problem, axes, grids, self.controls, str(self.asked))
-        if not in_step and isinstance(self.engine, ActiveSet):
+        if not in_step and (isinstance(self.engine, ActiveSet) or (drive.mesh is None and self._apart(grids))):
             return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked)
         if in_step:
             engine, table, equalities = None, self._fold_moments(), False
@@ -196,6 +198,11 @@ class Study:
 
         found = drive.in_blocks(block, len(axes), size, asked, threads=in_step)
         return self._repaired(found) if in_step else found
+
+    def _apart(self, grids: Array) -> bool:
+        """Whether lanes are so few that `path`'s own program does, or so large that none is to wait for the slowest."""
+        numbers = self.problem.X.size * int(np.prod(self.problem.outputs)) * grids.shape[1]
+        return self.asked["solver"] == "auto" and _mode() == "warm" and (len(self.axes) < FEW or numbers > MANY)
 
     def _lanes(self, ids: np.ndarray, grids: Array) -> tuple[Any, ...]:
         """What is the lanes' own: weights, responses, penalties, their folds, strengths."""
