@@ -46,6 +46,7 @@ DATA = LAMS, X, Y  # passed to programs, not closed over: XLA would do some of t
 LIPSCHITZ = float(np.linalg.norm(X, 2) ** 2 / N)
 
 
+@jax.jit
 def half_squares(w, X, y):
     return jnp.mean((X @ w - y) ** 2) / 2
 

@@ -21,7 +21,7 @@ from l1jax.losses import Squared
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
 from l1jax.penalties import Elementwise, GroupLasso, Terms
 from l1jax.standard_form import Only, StandardForm
-from l1jax.sufficient import digits, hidden, sufficient
+from l1jax.sufficient import Moments, hidden, sufficient
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
 TOGETHER = 256  # strengths certified at a time: what they need stays in the cache
@@ -84,7 +84,7 @@ def on_host(
     """The minimisers at the penalties' strengths, in descending order."""
     few = sufficient(form, float(controls.tol)) if bool(form.fit) else None
     if few is not None:
-        found = driven(engine, equalities, few, penalties, start, controls, digits(form.shape))
+        found = driven(engine, equalities, few[0], penalties, start, controls, few[1])
         if not np.any(np.asarray(found.told["gap"]) > float(controls.tol)):
             return found
     return driven(engine, equalities, form, penalties, start, controls)
@@ -97,12 +97,9 @@ def driven(
     penalties: Penalties,
     start: tuple[Array, Array],
     controls: Controls,
-    share: float = 0.0,
+    known: Moments | None = None,
 ) -> Minimum:
-    """The same by the form's own rows; where they stand for more, `share` is by how much their products may be wrong.
-
-    Gaps pay for it.
-    """
+    """The same by the form's own rows, of `known` moments where they stand for more: gaps pay for what these lack."""
     penalty, lams, count = penalties.penalty, penalties.lams, len(penalties)
     tol, limit = float(controls.tol), min(int(controls.max_steps), engine.steps)
     z, b = (np.asarray(a) for a in start)
@@ -117,11 +114,11 @@ def driven(
         stop = None if controls.stop is None else enough
         line = penalties.line() if kind is Path and knots_are_cheap(form, count) else None
         if line is None:
-            path = kind(form, penalties, (z[0], b[0]), tol / 2, limit, stop)
+            path = kind(form, penalties, (z[0], b[0]), tol / 2, limit, stop, known)
             z, b, steps = path.run()
             sight.add(slice(None), path)
         else:
-            z, b, steps = Homotopy(form, *line, limit, stop).run()
+            z, b, steps = Homotopy(form, *line, limit, stop, known).run()
     else:
         z, b = (np.broadcast_to(a, (count, *a.shape[1:])) for a in (z, b))
         steps = np.zeros(count, np.int32)
@@ -134,12 +131,12 @@ def driven(
         z, b = np.array(done.z), np.array(done.b)
         goal, first = tol * 0.05 * 0.1**attempt, again[0]
         part = [penalties[int(i)] for i in again]
-        path = kind(form, part, (z[first], b[first]), goal, limit - int(np.max(steps[again])))
+        path = kind(form, part, (z[first], b[first]), goal, limit - int(np.max(steps[again])), None, known)
         z[again], b[again], more = path.run()
         sight.add(again, path)
         steps[again] += more
-    if share:
-        gap = done.gap + jnp.asarray(hidden(form, share, np.asarray(done.z)))
+    if known is not None:
+        gap = done.gap + jnp.asarray(hidden(form, known, np.asarray(done.z)))
         done = dataclasses.replace(done, gap=gap, measure=gap)
     return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
 

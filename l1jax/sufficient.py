@@ -1,6 +1,7 @@
 """Few rows for many: data of p + 2 rows whose squared loss is that of the given ones."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,16 @@ MOST = 1024  # features
 TIMES = 2  # so many times as many rows as features at least
 
 
-def sufficient(form: StandardForm, tol: float) -> StandardForm | None:
+class Moments(NamedTuple):
+    """X'SX (p, p), X'Sy (p,) and y'Sy; products of columns may be wrong by `share` of these columns' lengths."""
+
+    G: Floats
+    c: Floats
+    yy: float
+    share: float
+
+
+def sufficient(form: StandardForm, tol: float) -> tuple[StandardForm, Moments] | None:
     """A form of p + 2 rows with the same second moments, all that the squared loss asks of data; None if of no use.
 
     What rounding may make of the moments has to be small beside `tol`, a relative gap.
@@ -23,7 +33,7 @@ def sufficient(form: StandardForm, tol: float) -> StandardForm | None:
     if not suits(form, tol) or type(form.design) is not Design:
         return None
     XT, s, y = (np.asarray(a) for a in (form.design.XT, form.s, form.y))
-    return few_rows(form, moments(XT, s), XT @ (s * y), float(np.sum(s * y**2)))
+    return few_rows(form, Moments(moments(XT, s), XT @ (s * y), float(np.sum(s * y**2)), digits(form.shape)))
 
 
 def suits(form: StandardForm, tol: float) -> bool:
@@ -41,21 +51,23 @@ def moments(XT: Floats, s: Floats) -> Floats:
     return product * s[:1] if equal and len(s) else product
 
 
-def few_rows(form: StandardForm, G: Floats, c: Floats, yy: float) -> StandardForm | None:
-    """The form of p + 2 rows with these moments: X'SX, X'Sy and y'Sy; None where they have no factor.
+def few_rows(form: StandardForm, known: Moments) -> tuple[StandardForm, Moments] | None:
+    """The form of p + 2 rows with these moments, and what it has of them; None where they have no factor.
 
     The rows are those of the Cholesky factor, turned so that they sum to 0, as centred data do.
     """
-    p = len(G)
-    A = np.empty((p + 1, p + 1), G.dtype)
-    A[:p, :p], A[p, :p], A[:p, p], A[p, p] = G, c, c, yy
+    p = len(known.c)
+    A = np.empty((p + 1, p + 1), known.G.dtype)
+    A[:p, :p], A[p, :p], A[:p, p], A[p, p] = known.G, known.c, known.c, known.yy
     own = np.diagonal(A).copy()
     A.flat[:: p + 2] = np.where(own > 0, own * (1 + digits((p, p))), 1)  # so that dependent columns have a factor
     try:
         factor = np.linalg.cholesky(A)
     except np.linalg.LinAlgError:  # not finite, or nearly not
         return None
-    factor[own <= 0] = 0
+    none = own <= 0
+    factor[none] = A[none] = A[:, none] = 0
+    np.fill_diagonal(A, np.maximum(own, 0))
     m = p + 2
     turn = -np.full(m, m**-0.5)
     turn[0] += 1  # what a reflection takes from the first axis to equal entries
@@ -63,14 +75,15 @@ def few_rows(form: StandardForm, G: Floats, c: Floats, yy: float) -> StandardFor
     rows -= np.outer(rows @ turn, turn * (2 / (turn @ turn)))
     design = Design(jnp.asarray(rows[:p]), form.design.center, form.design.scale, form.design.norm)
     y, s, offset = jnp.asarray(rows[p]), jnp.full(m, 1 / m), jnp.zeros(m)
-    return dataclasses.replace(form, design=design, y=y, s=s, offset=offset)
+    few = dataclasses.replace(form, design=design, y=y, s=s, offset=offset)
+    return few, known._replace(G=A[:p, :p], c=A[p, :p])
 
 
-def hidden(few: StandardForm, share: float, z: Floats) -> Floats:
-    """What moments that are wrong by a share of the columns' norms may hide of the gaps of points (L, p)."""
+def hidden(few: StandardForm, known: Moments, z: Floats) -> Floats:
+    """What errors of moments may hide of the gaps of points (L, p)."""
     null = float(few.null_objective)
     length = (2 * null) ** 0.5 + np.abs(z) @ np.asarray(few.design.norm)
-    gaps: Floats = share * length**2 / (null if null > 0 else 1)
+    gaps: Floats = known.share * length**2 / (null if null > 0 else 1)
     return gaps
 
 

@@ -69,7 +69,8 @@ class ActiveSet:
 class Path:
     """A run over strengths in descending order: what it knows of the last point, and what it is asked for.
 
-    `enough`, of a point (p,) and its loss, says where to stop: the rest then repeats that point.
+    `enough`, of a point (p,) and its loss, says where to stop: the rest then repeats that point. `known` are the rows'
+    `Moments`, if they have been computed.
 
     For certificates: `forces` (L, n) are minus the loss's gradients at the points, NaN where none was found, and
     `reach` (p,) is how near each feature came to moving: the largest of its slopes over l1, infinite if it moved.
@@ -84,12 +85,13 @@ class Path:
         tol: float,
         limit: int,
         enough: Callable[[Floats, float], bool] | None = None,
+        known: Any = None,
     ) -> None:
         self.kinks, self.tol, self.limit, self.enough = kinks, tol, limit, enough
         n, p = form.shape
         double = form.y.dtype == np.float64  # slopes by the Gram matrix lose digits that single precision can't spare
         self.whole = isinstance(form.loss, Squared) and p <= min(n, WHOLE) and double
-        self.work = work = working_set(form, self.whole)
+        self.work = work = working_set(form, self.whole, known)
         first = self.at(0)
         self.rest = np.clip(np.zeros(work.size, work.w.dtype), first.lower, first.upper)
         self.reach = np.zeros(p, work.w.dtype)
@@ -257,10 +259,10 @@ class Path:
         return room
 
 
-def working_set(form: StandardForm, whole: bool) -> WorkingSet:
+def working_set(form: StandardForm, whole: bool, known: Any) -> WorkingSet:
     """An empty working set of a problem."""
     XT = np.asarray(form.design.XT)
     if isinstance(form.loss, Squared):
-        return SquaredSet(XT, np.asarray(form.s), np.asarray(form.y), whole)
+        return SquaredSet(XT, np.asarray(form.s), np.asarray(form.y), whole, known)
     local, intercept = local_of(form)
     return SmoothSet(XT, intercept, np.asarray(form.offset), local)

@@ -30,6 +30,7 @@ class GroupPath(Path):
         tol: float,
         limit: int,
         enough: Callable[[Floats, float], bool] | None = None,
+        known: Any = None,
     ) -> None:
         self.kinks, self.tol, self.limit, self.enough, self.whole = kinks, tol, limit, enough, False
         local, intercept = local_of(form)

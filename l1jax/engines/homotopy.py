@@ -47,18 +47,16 @@ class Homotopy:
         strengths: Floats,
         limit: int,
         enough: Callable[[Floats, float], bool] | None = None,
+        known: Any = None,
     ) -> None:
         self.base, self.strengths = np.asarray(base, np.float64), np.asarray(strengths, np.float64)
         self.limit, self.enough, self.dtype = limit, enough, form.y.dtype
-        XT, root = np.asarray(form.design.XT), np.sqrt(np.asarray(form.s, np.float64))
-        y, p = root * np.asarray(form.y), len(XT)
+        p = form.shape[1]
         self.M = np.zeros((p + 2, p))
-        for start in range(0, len(root), ROWS):
-            rows = slice(start, start + ROWS)
-            part = XT[:, rows] * root[rows]
-            self.M[:p] += part @ part.T  # NumPy sees the symmetry, and does half of the work
-            self.M[p] += part @ y[rows]
-        self.c, self.total = self.M[p].copy(), float(y @ y)
+        self.c: Floats
+        self.total: float
+        self.M[:p], self.c, self.total = known[:3] if known is not None else _moments(form)
+        self.M[p] = self.c
         self.product = np.empty_like(self.M)
         self.sign, self.on = np.zeros(p), np.zeros(p, bool)
         self.own = np.diagonal(self.M).copy()
@@ -140,3 +138,16 @@ class Homotopy:
                 Z[at:], steps[at + 1 :] = Z[at], 0
                 return True
         return False
+
+
+def _moments(form: StandardForm) -> tuple[Floats, Floats, float]:
+    """X'SX, X'Sy and y'Sy in double precision."""
+    XT, root = np.asarray(form.design.XT), np.sqrt(np.asarray(form.s, np.float64))
+    y, p = root * np.asarray(form.y), len(XT)
+    G, c = np.zeros((p, p)), np.zeros(p)
+    for start in range(0, len(root), ROWS):
+        rows = slice(start, start + ROWS)
+        part = XT[:, rows] * root[rows]
+        G += part @ part.T  # NumPy sees the symmetry, and does half of the work
+        c += part @ y[rows]
+    return G, c, float(y @ y)

@@ -15,9 +15,9 @@ STRETCH = 4.0  # by how much the length of a step may be corrected
 class SquaredSet(WorkingSet):
     """1/2*|y - X'w|^2 by its Gram matrix on the features in hand; `whole` takes all of them in hand at once."""
 
-    def __init__(self, XT: Floats, s: Floats, y: Floats, whole: bool) -> None:
+    def __init__(self, XT: Floats, s: Floats, y: Floats, whole: bool, known: Any = None) -> None:
         super().__init__(XT, len(XT))
-        self.whole = whole
+        self.whole, self.known = whole, known
         equal = bool(np.all(s == s[0]))  # weights are a factor of products then, and else their roots one of rows
         self.factor = s[0] if equal else s.dtype.type(1)
         self.root = None if equal else np.sqrt(s)
@@ -33,6 +33,9 @@ class SquaredSet(WorkingSet):
     def read(self, ids: Indices) -> None:
         m, start = self.m, self.m - len(ids)
         self.c, self.G = longer(self.c, m, start), wider(self.G, m, start)
+        if self.known is not None:
+            self.G[:], self.c[:], self.u[:] = self.known.G, self.known.c, self.known.c - self.known.G @ self.w[:m]
+            return
         if self.whole:
             np.matmul(self.X, self.X.T, out=self.G)  # NumPy sees the symmetry, and does half of the work
             self.G *= self.factor

@@ -18,7 +18,7 @@ from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.solving import may_have_equalities
 from l1jax.standard_form import StandardForm, form_with
-from l1jax.sufficient import digits, few_rows, moments
+from l1jax.sufficient import Moments, digits, few_rows, moments
 
 
 class Training:
@@ -48,13 +48,14 @@ class Training:
         form, (G, c, yy, share) = _posed(self.problem, self.form.design, jnp.asarray(self.moments(k)), weights, y)
         if not bool(form.fit) or not float(share) < np.inf:
             return None
-        few = few_rows(form, np.asarray(G), np.asarray(c), float(yy))
-        if few is None:
+        given = Moments(np.asarray(G), np.asarray(c), float(yy), digits(self.form.shape) * float(share))
+        made = few_rows(form, given)
+        if made is None:
             return None
+        few, known = made
         start = jax.tree.map(lambda a: a[None], few.start)
         equalities = may_have_equalities(penalty.with_lam(lams[-1]), few)
-        lost = digits(self.form.shape) * float(share)
-        found = driven(engine, equalities, few, Penalties(few, penalty, lams), start, controls, lost)
+        found = driven(engine, equalities, few, Penalties(few, penalty, lams), start, controls, known)
         return Result(**found.told, lams=lams)
 
 
