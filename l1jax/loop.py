@@ -15,7 +15,7 @@ from l1jax.hosted import Penalties, on_host
 from l1jax.implicit import moving, solution_tangents
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
 from l1jax.rounds import by_rounds, minimise_in_rounds
-from l1jax.search import certified, run
+from l1jax.search import attempted, run, started, unfinished
 from l1jax.standard_form import StandardForm
 
 
@@ -73,11 +73,20 @@ def _found(engine: Engine | ActiveSet, mode: str, equalities: bool, *posed: Any)
                 return on_host(engine, equalities, form, penalties, start, controls)
         engine = engine.traced
     if lams is not None and by_rounds(mode, (1, len(lams)), None, posed):
-        forms, penalties = jax.tree.map(lambda a: jnp.asarray(a)[None], (bare(form), penalty))
+        forms, penalties, strengths = _as_lane((bare(form), penalty, lams))
         block = Block(forms, form.design.XT, shared=True)
-        found = minimise_in_rounds(engine, equalities, block, penalties, lams[None], start, controls)
-        return jax.tree.map(lambda a: a[0], found)
+        return _of_lane(minimise_in_rounds(engine, equalities, block, penalties, strengths, start, controls))
     return _minimise(engine, mode, equalities, *posed)
+
+
+@jax.jit
+def _as_lane(tree: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.asarray(a)[None], tree)
+
+
+@jax.jit
+def _of_lane(tree: Any) -> Any:
+    return jax.tree.map(lambda a: a[0], tree)
 
 
 @functools.partial(jax.jit, static_argnames=("engine", "mode", "equalities"))
@@ -122,5 +131,10 @@ def _minimise(
         return certify_all(form, penalty, lams, z, b, equalities)
 
     steps = jnp.zeros(count, jnp.int32)
-    done, steps = certified(jax.lax.while_loop, schedule, certificates, z, b, steps, controls, equalities)
+    blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(certificates, z, b))
+    (*_, steps), done = jax.lax.while_loop(
+        lambda carry: unfinished(carry[0]),
+        lambda carry: attempted(schedule, certificates, controls, carry[0]),
+        (started(z, b, steps, equalities), blank),
+    )
     return as_found(form, penalty, lams, done, steps, controls)

@@ -19,7 +19,7 @@ from l1jax._arrays import along, concrete
 from l1jax.block import Block
 from l1jax.engines import Engine
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams
-from l1jax.search import Search, advanced, begun, certified, going
+from l1jax.search import Search, advanced, attempted, begun, going, started, unfinished
 
 SHARE = 4  # of the lanes, or of their strengths, one is left when searches are gathered
 FEWEST = 16  # searches that are gathered: below, a program costs more than it saves
@@ -66,7 +66,7 @@ def minimise_in_rounds(
         forms, penalties, lams, start = jax.device_put((block.forms, penalties, lams, start), own)
         block = Block(forms, XT, block.shared)
     given = block, _work(engine, block), penalties, lams
-    z, b = (jnp.broadcast_to(a[:, None], (*lams.shape, *a.shape[1:])) for a in start)
+    z, b, steps = _everywhere(start, lams)
 
     def schedule(_: Array, z: Array, b: Array, goals: Array, limits: Array) -> Any:
         search = _searched(engine, equalities, mesh, given, z, b, goals, limits)
@@ -75,15 +75,10 @@ def minimise_in_rounds(
     def certificates(z: Array, b: Array) -> Any:
         return _certificates(equalities, block, penalties, lams, z, b)
 
-    steps = jnp.zeros(lams.shape, jnp.int32)
-    done, steps = certified(_on_host, schedule, certificates, z, b, steps, controls, equalities)
-    return _as_found(block, penalties, lams, done, steps, controls)
-
-
-def _on_host(unfinished: Callable[[Any], Array], body: Callable[[Any], Any], carry: Any) -> Any:
-    while unfinished(carry):
-        carry = body(carry)
-    return carry
+    attempts, done = started(z, b, steps, equalities), None
+    while unfinished(attempts):
+        attempts, done = attempted(schedule, certificates, controls, attempts)
+    return _as_found(block, penalties, lams, done, attempts[-1], controls)
 
 
 def _searched(
@@ -152,7 +147,7 @@ def _together(engine: Engine, equalities: bool, few: Array, first: Array, at: An
 
         new = _over(look, given, search)
         search = jax.tree.map(lambda a, old: jnp.where(along(on, a), a, old), new, search)
-        on = on & going(engine, search, goals, limits)
+        on = going(engine, search, goals, limits)
         width = jnp.sum(on, axis=1, dtype=jnp.int32)
         many = (jnp.sum(width > 0, dtype=jnp.int32) > few[0]) & (jnp.max(width) > few[1])
         return many, jnp.zeros_like(first), search, on
@@ -172,6 +167,13 @@ def _over(function: Callable[..., Any], given: Any, *own: Any) -> Any:
         return over_lams(at, penalty, lams, *own)
 
     return block.over(lane, work, penalties, lams, *own)
+
+
+@jax.jit
+def _everywhere(start: tuple[Array, Array], lams: Array) -> tuple[Array, Array, Array]:
+    """Where each search starts, and its steps."""
+    z, b = (jnp.broadcast_to(a[:, None], (*lams.shape, *a.shape[1:])) for a in start)
+    return z, b, jnp.zeros(lams.shape, jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from l1jax._arrays import eps
 from l1jax._node import node
+from l1jax.certificate import Certificate
 from l1jax.engines import Engine
 from l1jax.minimum import Controls
 from l1jax.standard_form import StandardForm
@@ -97,41 +99,49 @@ def run(
     return *search.best, search.steps, search.gap <= goal
 
 
-def certified(
-    loop: Callable[..., Any],
-    schedule: Callable[..., Any],
-    certificates: Callable[[Array, Array], Any],
-    z: Array,
-    b: Array,
-    steps: Array,
-    controls: Controls,
-    equalities: bool,
-) -> tuple[Any, Array]:
-    """The certificates of what a schedule of searches finds from (z, b), and the steps, counted from `steps` of 0.
+Attempts = tuple[Any, Any, Array, Array, Array]  # how many, which searches go again, z, b, the steps
 
-    schedule(first, z, b, goals, limits) is (z, b, steps, claims); `loop` is `jax.lax.while_loop`, or one on the host.
+
+def started(z: Array, b: Array, steps: Array, equalities: bool) -> Attempts:
+    """Before the first attempt, at points (z, b), with `steps` of 0.
+
+    Unpenalised coefficients are fitted before it, by a look at the start: so those that are to be 0 at lambda_max never
+    move.
     """
+    return np.asarray(-1 if equalities else 0, np.int32), np.ones(steps.shape, bool), z, b, steps
 
-    def unfinished(carry: Any) -> Array:
-        attempt, again, *_ = carry
-        return jnp.any(again) & (attempt < ATTEMPTS)
 
-    def body(carry: Any) -> Any:
-        attempt, again, z, b, steps, _ = carry
-        looking = attempt < 0
-        tighter = controls.tol * 0.5 * 0.1 ** attempt.astype(z.dtype)
-        goal = jnp.where(again & ~looking, tighter, jnp.inf)
-        z, b, more, claimed = schedule(attempt == 0, z, b, goal, controls.max_steps - steps)
-        steps = steps + more
-        checked = certificates(z, b)
-        short = ~(checked.measure <= controls.tol) & ~jnp.isnan(checked.measure)
-        again = again & claimed & short & (steps < controls.max_steps)
-        z, b = jax.tree.map(lambda a, old: jnp.where(looking, a, old), (checked.z, checked.b), (z, b))
-        return attempt + 1, again, z, b, steps, checked
+def unfinished(attempts: Attempts) -> Array:
+    """Whether some searches have to go again, and may."""
+    count, again, *_ = attempts
+    return jnp.any(again) & (count < ATTEMPTS)
 
-    blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(certificates, z, b))
-    # Unpenalised coefficients are fitted before the first attempt, by a look at the start: so those that are to be 0
-    # at lambda_max never move.
-    carry = (jnp.asarray(-1 if equalities else 0, jnp.int32), steps == 0, z, b, steps, blank)
-    *_, steps, done = loop(unfinished, body, carry)
-    return done, steps
+
+def attempted(
+    schedule: Callable[..., Any], certificates: Callable[[Array, Array], Any], controls: Controls, attempts: Attempts
+) -> tuple[Attempts, Any]:
+    """One more attempt, and the certificates of what it found.
+
+    schedule(first, z, b, goals, limits) is (z, b, steps, claims).
+    """
+    count, again, z, b, steps = attempts
+    first, goals, limits = _asked(count, again, z, steps, controls)
+    z, b, more, claimed = schedule(first, z, b, goals, limits)
+    checked = certificates(z, b)
+    return _judged((count, again, z, b, steps), more, claimed, checked, controls), checked
+
+
+@jax.jit
+def _asked(count: Array, again: Array, z: Array, steps: Array, controls: Controls) -> tuple[Array, Array, Array]:
+    tighter = controls.tol * 0.5 * 0.1 ** count.astype(z.dtype)
+    return count == 0, jnp.where(again & (count >= 0), tighter, jnp.inf), controls.max_steps - steps
+
+
+@jax.jit
+def _judged(attempts: Attempts, more: Array, claimed: Array, checked: Certificate, controls: Controls) -> Attempts:
+    count, again, z, b, steps = attempts
+    steps = steps + more
+    short = ~(checked.measure <= controls.tol) & ~jnp.isnan(checked.measure)
+    again = again & claimed & short & (steps < controls.max_steps)
+    z, b = jax.tree.map(lambda a, old: jnp.where(count < 0, a, old), (checked.z, checked.b), (z, b))
+    return count + 1, again, z, b, steps
