@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from l1jax._arrays import concrete, eps
+from l1jax._arrays import concrete
+from l1jax.block import Block, bare
 from l1jax.engines import ActiveSet, Engine
 from l1jax.hosted import Penalties, on_host
 from l1jax.implicit import moving, solution_tangents
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
+from l1jax.rounds import by_rounds, minimise_in_rounds
+from l1jax.search import attempted, run, started, unfinished
 from l1jax.standard_form import StandardForm
-
-ATTEMPTS = 4  # how often an engine whose own estimate of the gap was too kind is sent back to work
 
 
 def minimise(
@@ -30,8 +31,9 @@ def minimise(
 ) -> Minimum:
     """The minimisers at strengths `lams` (L,), in the order given; None for the penalty's own (L = 1).
 
-    mode "warm" solves one after the other, each from the last; "vmap" all at once. Active sets are driven from the
-    host where values can be seen, and leave traced problems to the engine that they carry for these.
+    mode "warm" solves one after the other, each from the last; "vmap" all at once, in rounds where values can be seen:
+    those at many strengths that are done make the others wait no longer. Active sets are driven from the host where
+    values can be seen, and leave traced problems to the engine that they carry for these.
     """
     return _boundary(engine, mode, equalities, False, form, penalty, lams, start, controls)[0]
 
@@ -63,14 +65,28 @@ def _still(a: Array) -> Any:
 
 
 def _found(engine: Engine | ActiveSet, mode: str, equalities: bool, *posed: Any) -> Minimum:
+    form, penalty, lams, start, controls = posed
     if isinstance(engine, ActiveSet):
         if concrete(posed):
-            form, penalty, lams, start, controls = posed
             penalties = Penalties(form, penalty, lams)
             if engine.suits(penalties[-1]):
                 return on_host(engine, equalities, form, penalties, start, controls)
         engine = engine.traced
+    if lams is not None and by_rounds(mode, (1, len(lams)), None, posed):
+        forms, penalties, strengths = _as_lane((bare(form), penalty, lams))
+        block = Block(forms, form.design.XT, shared=True)
+        return _of_lane(minimise_in_rounds(engine, equalities, block, penalties, strengths, start, controls))
     return _minimise(engine, mode, equalities, *posed)
+
+
+@jax.jit
+def _as_lane(tree: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.asarray(a)[None], tree)
+
+
+@jax.jit
+def _of_lane(tree: Any) -> Any:
+    return jax.tree.map(lambda a: a[0], tree)
 
 
 @functools.partial(jax.jit, static_argnames=("engine", "mode", "equalities"))
@@ -89,7 +105,7 @@ def _minimise(
     z, b = (jnp.broadcast_to(a, (count, *a.shape[1:])) for a in start)
 
     def lane(penalty: Any, z: Array, b: Array, goal: Array, limit: Array) -> Any:
-        return _run(engine, form, work, form.units(penalty), equalities, z, b, goal, limit)
+        return run(engine, form, work, form.units(penalty), equalities, z, b, goal, limit)
 
     def one_by_one(first: Array, *lanes: Array) -> Any:
         def step(carry: Any, lane_inputs: Any) -> Any:
@@ -111,82 +127,14 @@ def _minimise(
 
     schedule = one_by_one if mode == "warm" else all_at_once
 
-    def unfinished(carry: Any) -> Array:
-        attempt, again, *_ = carry
-        return jnp.any(again) & (attempt < ATTEMPTS)
-
-    def attempt(carry: Any) -> Any:
-        attempt, again, z, b, steps, _ = carry
-        looking = attempt < 0
-        tighter = controls.tol * 0.5 * 0.1 ** attempt.astype(z.dtype)
-        goal = jnp.where(again & ~looking, tighter, jnp.inf)
-        z, b, more, claimed = schedule(attempt == 0, z, b, goal, controls.max_steps - steps)
-        steps = steps + more
-        checked = certificates(z, b)
-        short = ~(checked.measure <= controls.tol) & ~jnp.isnan(checked.measure)
-        again = again & claimed & short & (steps < controls.max_steps)
-        z, b = jax.tree.map(lambda a, old: jnp.where(looking, a, old), (checked.z, checked.b), (z, b))
-        return attempt + 1, again, z, b, steps, checked
-
     def certificates(z: Array, b: Array) -> Any:
         return certify_all(form, penalty, lams, z, b, equalities)
 
     steps = jnp.zeros(count, jnp.int32)
     blank = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(certificates, z, b))
-    # Unpenalised coefficients are fitted before the first attempt, by a look at the start: so those that are to be 0
-    # at lambda_max never move.
-    carry = (jnp.asarray(-1 if equalities else 0, jnp.int32), steps == 0, z, b, steps, blank)
-    *_, steps, done = jax.lax.while_loop(unfinished, attempt, carry)
+    (*_, steps), done = jax.lax.while_loop(
+        lambda carry: unfinished(carry[0]),
+        lambda carry: attempted(schedule, certificates, controls, carry[0]),
+        (started(z, b, steps, equalities), blank),
+    )
     return as_found(form, penalty, lams, done, steps, controls)
-
-
-def _run(
-    engine: Engine,
-    form: StandardForm,
-    work: Any,
-    penalty: Any,
-    equalities: bool,
-    z: Array,
-    b: Array,
-    goal: Array,
-    limit: Array,
-) -> tuple[Array, Array, Array, Array]:
-    """Run an engine until its gap is at most `goal`, or it stalls, or `limit` steps are done.
-
-    The best point seen, the steps, and whether the engine claims the goal.
-    """
-
-    def unfinished(carry: Any) -> Array:
-        *_, gap, steps, stale, looks = carry
-        return (looks == 0) | (~(gap <= goal) & (steps < limit) & (stale < engine.patience))
-
-    def body(carry: Any) -> Any:
-        state, best, least, best_gap, steps, stale, looks = carry
-        # The first look is at the start; one look in the program, not two, halves its compilation.
-        state, more = jax.lax.cond(
-            looks == 0,
-            lambda state: (state, jnp.zeros((), jnp.int32)),
-            lambda state: engine.advance(form, work, penalty, state),
-            state,
-        )
-        gap = engine.gap(form, work, penalty, state, equalities)
-        at, value = engine.point(state), least
-        better = gap < best_gap
-        newer = better | (best_gap == jnp.inf)  # no bound yet: the latest point is the best guess
-        if not penalty.certified:
-            # A stationary point may be a poor one (0 always is, for L0): a step is taken in any case, and what raises
-            # the objective is no better.
-            value = form.loss.value(form.eta(*at), form.y, form.s) + penalty.value(at[0])
-            slack = 8 * eps(value.dtype) * jnp.abs(least)
-            gap = jnp.where((looks == 0) & ~jnp.isnan(gap), jnp.inf, gap)
-            better = (value < least - slack) | ((value <= least + slack) & (gap < best_gap))
-            newer = better | (looks == 0)
-        best, least = jax.tree.map(lambda a, old: jnp.where(newer, a, old), (at, value), (best, least))
-        stale = jnp.where(better, 0, jnp.where(jnp.isnan(gap), engine.patience, stale + 1))
-        return state, best, least, jnp.where(better, gap, best_gap), steps + more, stale, looks + 1
-
-    state = engine.init(form, work, penalty, z, b)
-    zero, infinite = jnp.zeros((), jnp.int32), jnp.inf + 0 * jnp.sum(b)
-    carry = (state, engine.point(state), infinite, infinite, zero, zero, zero)
-    _, (z, b), _, gap, steps, *_ = jax.lax.while_loop(unfinished, body, carry)
-    return z, b, steps, gap <= goal

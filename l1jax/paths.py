@@ -46,8 +46,8 @@ def path(
         `lambda_grid(problem, num=num, ratio=ratio)`.
       num, ratio: length of the default grid, and its last strength over its first.
       mode: "warm" solves from the largest strength down, each from the last solution; "vmap" solves all at once;
-        "auto" is "warm" on CPUs, where lanes in step wait for the slowest, and "vmap" on GPU and TPU. The answers
-        agree to `tol`.
+        "auto" is "warm" on CPUs, where lanes in step wait for the slowest, and "vmap" on GPU and TPU: there, outside
+        of tracing, the strengths that are not done go on as a smaller batch. The answers agree to `tol`.
       solver, tol, max_steps: as for `solve`, for each strength.
       max_dev_ratio: stop after the first strength that explains this share of the deviance (glmnet stops at 0.999).
       max_nonzeros: stop after the first strength with at least so many nonzero coefficients. Neither is on by

@@ -1,12 +1,14 @@
 """What an engine is: a way to improve a point, with an honest guess of how far it is from the end."""
 
 import abc
+import math
 from typing import Any
 
 from jax import Array
 
 from l1jax.losses import Loss
 from l1jax.penalties import Penalty
+from l1jax.problem import Problem
 from l1jax.standard_form import StandardForm
 
 
@@ -28,6 +30,10 @@ class Engine(abc.ABC):
     def refuses(self, loss: Loss, penalty: Penalty) -> str:
         """Why the engine can't solve such a problem, in words; empty if it can."""
         return ""
+
+    def numbers(self, problem: Problem) -> int:
+        """How many numbers the search of one solution holds at a time, within a factor of two; data come on top."""
+        return 16 * sum(problem.X.shape) * math.prod(problem.outputs)
 
     @abc.abstractmethod
     def prepare(self, form: StandardForm) -> Any:

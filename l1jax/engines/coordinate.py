@@ -13,6 +13,7 @@ from l1jax.design import HIGHEST
 from l1jax.engines.base import Engine
 from l1jax.losses import Loss, Squared
 from l1jax.penalties import Elementwise, Penalty, Terms
+from l1jax.problem import Problem
 from l1jax.standard_form import StandardForm
 
 
@@ -54,6 +55,9 @@ class CoordinateDescent(Engine):
         if not isinstance(penalty, Elementwise):
             return f"coordinate descent wants a penalty that acts on each coefficient alone, got {penalty!r}"
         return ""
+
+    def numbers(self, problem: Problem) -> int:
+        return super().numbers(problem) + problem.X.shape[1] ** 2
 
     def prepare(self, form: StandardForm) -> Gram:
         return Gram(form.design.gram(form.s), form.design.tdot(form.s * form.y), jnp.sum(form.s * form.y**2))

@@ -15,6 +15,7 @@ from l1jax.engines.base import Engine
 from l1jax.engines.coordinate import descend
 from l1jax.losses import Loss
 from l1jax.penalties import Elementwise, Penalty
+from l1jax.problem import Problem
 from l1jax.standard_form import StandardForm
 
 ROUNDS = 10  # of coordinate descent on one model, at most
@@ -48,6 +49,10 @@ class ProximalNewton(Engine):
         if not isinstance(penalty, Elementwise):
             return f"proximal Newton wants a penalty that acts on each coefficient alone, got {penalty!r}"
         return ""
+
+    def numbers(self, problem: Problem) -> int:
+        n, p = problem.X.shape
+        return super().numbers(problem) + p * (n + p)
 
     def prepare(self, form: StandardForm) -> None:
         return None

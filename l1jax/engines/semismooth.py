@@ -14,6 +14,7 @@ from l1jax.design import HIGHEST
 from l1jax.engines.base import Engine
 from l1jax.losses import Loss, Squared
 from l1jax.penalties import Elementwise, Penalty
+from l1jax.problem import Problem
 from l1jax.standard_form import StandardForm
 
 CHUNK = 5  # Newton steps between two looks at the gap
@@ -68,6 +69,11 @@ class SemismoothNewton(Engine):
         if not isinstance(penalty, Elementwise) or not penalty.certified:
             return f"semismooth Newton wants a convex penalty that acts on each coefficient alone, got {penalty!r}"
         return ""
+
+    def numbers(self, problem: Problem) -> int:
+        n, p = problem.X.shape
+        columns = 0 if p <= n and isinstance(problem.loss, Squared) else n * min(p, 2 * n)
+        return super().numbers(problem) + 2 * columns + 3 * min(n, p) ** 2
 
     def prepare(self, form: StandardForm) -> Array | None:
         """The Gram matrix, where it is small and the same at every point."""

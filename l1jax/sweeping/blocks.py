@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from l1jax._node import node, static
+from l1jax.block import Block, bare
 from l1jax.certificate import Certificate, certify
 from l1jax.design import HIGHEST, Design, Reweighted, reweighted, second_moments
 from l1jax.engines import Engine
@@ -28,23 +28,6 @@ PRODUCTS = 8_000_000  # numbers of a table of the columns' products, at most
 FAINT = {8: 1e-6, 4: 1e-3}  # by bytes of a number: a variance that other weights leave so small has lost its digits
 
 
-@node
-class Block:
-    """The standard forms of L lanes, (L, ...), and the matrix (p, n) that they share, or their own, (L, p, n)."""
-
-    forms: StandardForm  # without the matrix
-    XT: Array
-    shared: bool = static()
-
-    def over(self, function: Any, *own: Any) -> Any:
-        """function(form, *own) of each lane, their results stacked."""
-
-        def lane(form: StandardForm, XT: Array, *own: Any) -> Any:
-            return function(dataclasses.replace(form, design=dataclasses.replace(form.design, XT=XT)), *own)
-
-        return jax.vmap(lane, in_axes=(0, None if self.shared else 0, *(0 for _ in own)))(self.forms, self.XT, *own)
-
-
 def block_of(problem: Problem, design: Design, count: int, weights: Array | None, targets: Array | None) -> Block:
     """Lanes of one problem: weights of the rows (L, n), responses (L, n), or the problem's; its design is prepared."""
     tally = jnp.zeros(count, bool)
@@ -52,9 +35,9 @@ def block_of(problem: Problem, design: Design, count: int, weights: Array | None
     def form(_: Array, weights: Array | None, targets: Array | None) -> StandardForm:
         posed = problem if targets is None else dataclasses.replace(problem, y=targets)
         if weights is None:
-            return _bare(form_with(posed, design))
+            return bare(form_with(posed, design))
         posed = dataclasses.replace(posed, sample_weight=weights)
-        return _bare(form_with(posed, reweighted(design, posed.weights(), problem.fit_intercept, problem.standardize)))
+        return bare(form_with(posed, reweighted(design, posed.weights(), problem.fit_intercept, problem.standardize)))
 
     return Block(jax.vmap(form)(tally, weights, targets), design.XT, shared=True)
 
@@ -62,12 +45,7 @@ def block_of(problem: Problem, design: Design, count: int, weights: Array | None
 def block_of_problems(problems: Problem) -> Block:
     """A lane for each of several problems, (L, ...)."""
     forms = jax.vmap(standard_form)(problems)
-    return Block(_bare(forms), forms.design.XT, shared=False)
-
-
-def _bare(form: StandardForm) -> StandardForm:
-    design: Any = form.design
-    return dataclasses.replace(form, design=dataclasses.replace(design, XT=None))
+    return Block(bare(forms), forms.design.XT, shared=False)
 
 
 def solve_block(

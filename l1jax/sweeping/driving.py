@@ -15,6 +15,7 @@ from l1jax.result import Result
 from l1jax.sweeping.store import Store
 
 FEWEST = 16  # lanes for which another thread is worth while
+SHARE = 0.5  # of a device's free memory, for a block
 
 
 @dataclasses.dataclass
@@ -36,6 +37,19 @@ class Drive:
         if self.given_mesh is not None or jax.local_device_count() == 1:
             return self.given_mesh
         return Mesh(np.array(jax.local_devices()), ("lanes",))
+
+    @property
+    def room(self) -> int | None:
+        """The bytes that a block may take on all devices together; None where these don't tell of their memory."""
+        mesh = self.mesh
+        devices = jax.local_devices()[:1] if mesh is None else list(mesh.local_devices)
+        told = [device.memory_stats() for device in devices]
+        if not all(stats and "bytes_limit" in stats for stats in told):
+            return None
+        # Several processes have to come to the same number.
+        used = [stats["bytes_in_use"] if jax.process_count() == 1 else 0 for stats in told]
+        free = min(stats["bytes_limit"] - taken for stats, taken in zip(told, used, strict=True))
+        return int(SHARE * free * len(devices))
 
     def refuse_tracing(self) -> None:
         if self.progress or self.store is not None or self.chunk is not None:

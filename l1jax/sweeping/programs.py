@@ -10,57 +10,84 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+from l1jax.block import Block
 from l1jax.design import Design, second_moments
 from l1jax.engines import Engine
 from l1jax.grid import CORNER, critical, grid_from
 from l1jax.minimum import Controls
 from l1jax.problem import Problem
 from l1jax.result import Result
+from l1jax.rounds import by_rounds, minimise_in_rounds
 from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, solve_block
 
 
-def _solved(
-    engine: Engine | None,
-    mode: str,
-    equalities: bool,
+def lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
+    """The results of lanes of one problem, dealt over a mesh; without an engine, in step."""
+    problem, design, _, controls, *lanes = given
+    if engine is not None and by_rounds(mode, lanes[-1].shape, mesh, given):
+        return _in_rounds(engine, equalities, _lanes_posed(problem, design, *lanes), controls, mesh)
+    return _lanes_solved(engine, mode, equalities, mesh, *given)
+
+
+def problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
+    """The same, a lane for each row of a tree."""
+    ratio, lams, controls, rows = given
+    shape = jax.tree.leaves(rows)[0].shape[0], num if lams is None else len(lams)
+    if engine is not None and by_rounds(mode, shape, mesh, given):
+        return _in_rounds(engine, True, _problems_posed(make, True, num, ratio, lams, rows), controls, mesh)
+    return _problems_solved(make, engine, mode, mesh, num, *given)
+
+
+def _in_rounds(engine: Engine, equalities: bool, posed: Any, controls: Controls, mesh: Mesh | None) -> Result:
+    block, penalties, lams = posed
+    start = block.over(lambda form: form.start)
+    found = minimise_in_rounds(engine, equalities, block, penalties, lams, start, controls, mesh)
+    return Result(**found.told, lams=lams)
+
+
+@jax.jit
+def _lanes_posed(
     problem: Problem,
     design: Design,
-    table: Array | None,
-    controls: Controls,
     weights: Array | None,
     targets: Array | None,
     penalties: Any,
-    folds: Array | None,
+    _: Array | None,
     grids: Array,
-) -> Result:
-    """The lanes of one problem; without an engine, in step."""
-    block = block_of(problem, design, len(grids), weights, targets)
-    if engine is None:
-        return descend_block(block, None if table is None else table[folds], penalties, grids, controls)
-    return solve_block(block, engine, mode, equalities, penalties, grids, controls)
+) -> tuple[Block, Any, Array]:
+    return block_of(problem, design, len(grids), weights, targets), penalties, grids
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
-    """The same, the lanes dealt over a mesh."""
-    program = functools.partial(_solved, engine, mode, equalities)
+def _lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
+    def program(problem: Problem, design: Design, table: Array | None, controls: Controls, *lanes: Any) -> Result:
+        block, penalties, grids = _lanes_posed(problem, design, *lanes)
+        if engine is None:
+            folds = lanes[-2]
+            return descend_block(block, None if table is None else table[folds], penalties, grids, controls)
+        return solve_block(block, engine, mode, equalities, penalties, grids, controls)
+
     return _over_mesh(program, mesh, 4, given)(*given)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
-    """A lane for each row of a tree; without an engine, in step."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _problems_posed(
+    make: Any, unpriced: bool, num: int, ratio: Any, lams: Array | None, rows: Any
+) -> tuple[Block, Any, Array]:
+    problems = jax.vmap(make)(rows)
+    shape = problems.X.shape
+    penalties = jax.tree.map(lambda a: a.astype(problems.X.dtype), problems.penalty)
+    block = block_of_problems(problems)
+    if lams is None:
+        start = block.over(lambda form, penalty: critical(form, penalty, CORNER, unpriced), penalties)
+        return block, penalties, jax.vmap(lambda start: grid_from(start, shape[1:], num, ratio))(start)
+    return block, penalties, jnp.broadcast_to(lams[None], (shape[0], len(lams)))
 
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
     def program(ratio: Any, lams: Array | None, controls: Controls, rows: Any) -> Result:
-        problems = jax.vmap(make)(rows)
-        shape = problems.X.shape
-        penalties = jax.tree.map(lambda a: a.astype(problems.X.dtype), problems.penalty)
-        block = block_of_problems(problems)
-        if lams is None:
-            start = block.over(lambda form, penalty: critical(form, penalty, CORNER, engine is not None), penalties)
-            grids = jax.vmap(lambda start: grid_from(start, shape[1:], num, ratio))(start)
-        else:
-            grids = jnp.broadcast_to(lams[None], (shape[0], len(lams)))
+        block, penalties, grids = _problems_posed(make, engine is not None, num, ratio, lams, rows)
         if engine is None:
             return descend_block(block, None, penalties, grids, controls)
         return solve_block(block, engine, mode, True, penalties, grids, controls)

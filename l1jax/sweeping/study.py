@@ -75,7 +75,8 @@ def sweep(
         `lambda_grid(num=num, ratio=ratio)` gives it on all rows.
       num, ratio: as for `lambda_grid`.
       solver, tol, max_steps: as for `path`.
-      chunk: how many lanes (all but the lambdas) are solved at a time; by default as many as suit the caches.
+      chunk: how many lanes (all but the lambdas) are solved at a time; by default as many as suit the caches, or, on
+        devices that tell of their memory, as fit in half of what is free.
       progress: whether to show a progress bar (tqdm).
       store: a folder in which finished chunks are kept: an interrupted sweep, asked for again, goes on from there.
       mesh: devices over whose first axis the lanes are dealt, each with a loop of its own; by default all of this
@@ -88,8 +89,9 @@ def sweep(
     all weights, differences for folds. They go by coordinate descent; lassos in float64, from knot to knot where
     strengths are many. Of more columns, lassos whose grids are short (down to a twentieth) go in step among those near
     to moving, and folds of twice as many rows are solved from their moments. Entries whose certificate falls short are
-    solved again by `path`. Other problems are solved by `path`'s engines, lane by lane on CPUs, as one program on GPU
-    and TPU. The answers do not depend on the number of devices, but for rounding.
+    solved again by `path`. Other problems are solved by `path`'s engines, lane by lane on CPUs; on GPU and TPU all
+    lanes and lambdas together, those that are not done gathered into ever smaller batches. The answers do not depend on
+    the number of devices, but for rounding.
 
     Under jit, vmap and grad it is a fixed program (no chunks, progress or store). Raises ValueError for what does not
     match the problem, for bad values, and for a store that holds another sweep.
@@ -180,14 +182,16 @@ class Study:
         asked = (problem, axes, grids, self.controls, str(self.asked))
         if not in_step and (isinstance(self.engine, ActiveSet) or (drive.mesh is None and self._apart(grids))):
             return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked)
+        engine: Any = None if in_step else self.engine
         if in_step:
-            engine, table, equalities = None, self._fold_moments(), False
+            table, equalities = self._fold_moments(), False
             floats = GRAMS // problem.dtype.itemsize
             each = p * p if p <= WIDE else p * grids.shape[1]
             size = min(LANES, max(8, floats // each)) if own else LANES
         else:
-            engine, table, equalities = self.engine, None, self._equalities(grids)
+            table, equalities = None, self._equalities(grids)
             size = max(1, NUMBERS // (grids.shape[1] * (n + p)))
+            size = _fitting(size, drive, problem, n + p + grids.shape[1] * engine.numbers(problem))
         # Rows that are spread over devices stay so: their products are summed over these.
         mesh = drive.mesh if len(problem.X.sharding.device_set) == 1 else None
 
@@ -311,17 +315,25 @@ def _over_problems(
     controls = make_controls(first, engine, asked["tol"], asked["max_steps"])
     given, back = (None, None) if lams is None else descending(check_lams(lams, first))
     size = GRAMS // (p * max(p, n) * first.dtype.itemsize) if in_step else NUMBERS // (n * p)
+    size, used = min(LANES, max(8, size)), None
+    if isinstance(engine, Engine) and not in_step:
+        strengths, used = asked["num"] if given is None else len(given), engine
+        size = _fitting(size, drive, first, 3 * n * p + strengths * engine.numbers(first))
 
     def block(ids: np.ndarray) -> Result:
-        used = None if in_step else engine
         return problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, given, controls, row(ids))
 
-    found = drive.in_blocks(block, count, min(LANES, max(8, size)), same, threads=in_step)
+    found = drive.in_blocks(block, count, size, same, threads=in_step)
     if in_step:
         found = repaired(found, lambda i: make(row(i)), how)
     if back is not None:
         found = jax.tree.map(lambda a: a[:, back], found)
     return dataclasses.replace(found, names=first.names)
+
+
+def _fitting(size: int, drive: Drive, problem: Problem, numbers: int) -> int:
+    """How many lanes of so many numbers fit in the devices' memory; `size` where these don't tell."""
+    return size if drive.room is None else max(1, drive.room // (problem.dtype.itemsize * numbers))
 
 
 def _in_step(problem: Problem, solver: Any, own: bool, short: bool = False) -> bool:
