@@ -9,10 +9,8 @@ from jax import Array
 
 from l1jax._arrays import eps
 from l1jax._node import node
-from l1jax.design import HIGHEST
 from l1jax.penalties import Terms
 
-BLOCK = 30  # coordinates whose moves enter the slopes together, where lanes share a Gram matrix: as one product
 HISTORY = 5  # sweeps between extrapolations
 ROUNDS = 500  # of that many sweeps, at most, for one strength
 
@@ -40,8 +38,7 @@ def descend_lanes(
     data, where Gram matrices have too few digits: then each strength is settled again from there.
 
     Sweeps walk over j, all lanes at once, so that a row of G is read once for all of them; the moves of j - 1 enter
-    the slopes when j is due, which keeps the two apart in memory. Where lanes share G, those of a block of coordinates
-    enter the slopes of the others together. Every few sweeps each lane tries the affine
+    the slopes when j is due, which keeps the two apart in memory. Every few sweeps each lane tries the affine
     combination of its last points whose step would be the shortest, and keeps it if the objective is lower.
 
     Source: Bertrand and Massias (2021), "Anderson acceleration of coordinate descent", AISTATS, algorithm 2.
@@ -97,27 +94,6 @@ def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[
 
 def sweep(G: Array, terms: Terms, point: Point) -> Point:
     """Each coordinate to its own minimum, in turn."""
-    if G.ndim == 3:
-        return _coordinates(G, terms, point)
-    p = len(G)
-    size = -(-p // -(-p // BLOCK))
-
-    def block(point: Point, start: Array) -> tuple[Point, None]:
-        rows, here, near = jax.tree.map(lambda a: _part(a, start, size), (G, terms, point))
-        new, _ = _coordinates(_part(rows, start, size, axis=1), here, near)
-        z, q = point
-        q = q - jnp.matmul(rows.T, new - near[0], precision=HIGHEST)
-        return (jax.lax.dynamic_update_slice_in_dim(z, new, start, 0), q), None
-
-    starts = jnp.minimum(jnp.arange(0, p, size, dtype=jnp.int32), p - size)  # the last may overlap
-    return jax.lax.scan(block, point, starts)[0]
-
-
-_part = jax.lax.dynamic_slice_in_dim
-
-
-def _coordinates(G: Array, terms: Terms, point: Point) -> Point:
-    """The same, one by one."""
     z, q = point
 
     def moved(q: Array, j: Array, move: Array) -> Array:
