@@ -56,8 +56,26 @@ def certify(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bo
     if not certified(form, penalty):
         return Certificate(z, b, loss, objective, jnp.full_like(objective, jnp.nan), stationarity, stationarity)
     gap = relative_gap(form, objective, dual_bound(form, penalty, z, v, u, equalities), z, v)
-    gap = gap + _rounding(form, z, b, eta, v, objective)
+    curved = jnp.sum(form.loss.curvature(eta, form.y, form.s), axis=0)
+    gap = gap + _rounding(form, z, b, curved, size(v, form.s), objective)
     return Certificate(z, b, loss, objective, gap, stationarity, gap)
+
+
+def certify_by_moments(form: StandardForm, penalty: Any, z: Array, q: Array, c: Array, yy: Array) -> Certificate:
+    """The same for the squared loss without equalities, of q = c - G z, for X'SX = G, X'Sy = c and y'Sy = yy.
+
+    What rounding does to these is the caller's to add.
+    """
+    fitted = jnp.sum(c * z)
+    residual = jnp.maximum(yy - fitted - jnp.sum(q * z), 0.0)
+    loss = residual / 2
+    objective = loss + penalty.value(z)
+    scaled, conjugate = penalty.scalings(q)
+    dual = jnp.max(scaled * (yy - fitted) - scaled**2 / 2 * residual - conjugate)
+    gap = relative_gap(form, objective, dual, z, q)
+    b, ones = jnp.zeros_like(loss), jnp.sum(form.s)
+    gap = gap + _rounding(form, z, b, ones, jnp.sqrt(residual), objective)
+    return Certificate(z, b, loss, objective, gap, relative_distance(form, penalty, z, q), gap)
 
 
 def downhill(form: StandardForm, eta: Array) -> Array:
@@ -91,20 +109,20 @@ def relative_gap(form: StandardForm, objective: Array, dual: Array, z: Array, v:
     return jnp.where(perfect, 0.0, gap)
 
 
-def _rounding(form: StandardForm, z: Array, b: Array, eta: Array, v: Array, objective: Array) -> Array:
+def _rounding(form: StandardForm, z: Array, b: Array, curved: Array, force: Array, objective: Array) -> Array:
     """What the arithmetic itself may hide, relative to the null objective.
 
-    X z and X'v are sums of terms that may cancel: their rounding enters the bound by <v, X z>. The intercept in raw
-    units is a sum of large terms if columns or y have large means: its rounding moves eta, at a minimum over the
-    intercept. And an objective far above the null one (bounds that exclude 0) has no finer digits.
+    X z and X'v are sums of terms that may cancel: their rounding enters the bound by <v, X z>; `force` is the size of
+    v. The intercept in raw units is a sum of large terms if columns or y have large means: its rounding moves eta, at a
+    minimum over the intercept, where the loss has the second derivative `curved`. And an objective far above the null
+    one (bounds that exclude 0) has no finer digits.
     """
     coarse = 8 * eps(z.dtype) * jnp.maximum(objective - form.null_objective, 0.0)
     length = jnp.sqrt(jnp.sum((z * along(form.design.norm, z)) ** 2))
-    coarse = coarse + 4 * eps(z.dtype) * size(v, form.s) * length
+    coarse = coarse + 4 * eps(z.dtype) * force * length
     if form.intercept:
         shifts = jnp.abs(z / form.scale * along(form.design.center, z))
         terms = jnp.abs(form.null_intercept) + jnp.abs(b) + 2 * jnp.sum(shifts, axis=0)
-        curved = jnp.sum(form.loss.curvature(eta, form.y, form.s), axis=0)
         coarse = coarse + jnp.sum(curved / 2 * (eps(z.dtype) * terms) ** 2)
     return jnp.where(
         form.null_objective > 0, coarse / jnp.where(form.null_objective > 0, form.null_objective, 1.0), 0.0

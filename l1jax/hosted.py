@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from l1jax._arrays import eps
-from l1jax.certificate import Certificate, certify, downhill, size
+from l1jax.certificate import Certificate, certify, certify_by_moments, downhill, size
 from l1jax.engines import ActiveSet
 from l1jax.engines.active import Path
 from l1jax.engines.group_path import GroupPath
@@ -18,10 +19,10 @@ from l1jax.engines.groups import Partition, Radii
 from l1jax.engines.homotopy import Homotopy, knots_are_cheap
 from l1jax.engines.kinks import Floats, Kinks
 from l1jax.losses import Squared
-from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
+from l1jax.minimum import Controls, Minimum, as_found, over_lams, saturated
 from l1jax.penalties import Elementwise, GroupLasso, Terms
 from l1jax.standard_form import Only, StandardForm
-from l1jax.sufficient import Moments, hidden, sufficient
+from l1jax.sufficient import Moments, few_rows, hidden, sufficient
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
 TOGETHER = 256  # strengths certified at a time: what they need stays in the cache
@@ -82,9 +83,9 @@ def on_host(
     controls: Controls,
 ) -> Minimum:
     """The minimisers at the penalties' strengths, in descending order."""
-    few = sufficient(form, float(controls.tol)) if bool(form.fit) else None
-    if few is not None:
-        found = driven(engine, equalities, few[0], penalties, start, controls, few[1])
+    known = sufficient(form, float(controls.tol)) if bool(form.fit) else None
+    if known is not None:
+        found = driven(engine, equalities, form, penalties, start, controls, known)
         if not np.any(np.asarray(found.told["gap"]) > float(controls.tol)):
             return found
     return driven(engine, equalities, form, penalties, start, controls)
@@ -99,7 +100,7 @@ def driven(
     controls: Controls,
     known: Moments | None = None,
 ) -> Minimum:
-    """The same by the form's own rows, of `known` moments where they stand for more: gaps pay for what these lack."""
+    """The same by the form's rows, or by their moments where these are known: gaps pay for what moments lack."""
     penalty, lams, count = penalties.penalty, penalties.lams, len(penalties)
     tol, limit = float(controls.tol), min(int(controls.max_steps), engine.steps)
     z, b = (np.asarray(a) for a in start)
@@ -109,7 +110,12 @@ def driven(
     def enough(z: Floats, loss: float) -> bool:
         return bool(_saturated(controls.stop, form, z, loss))
 
-    sight = Sight(equalities, form, penalty, lams)
+    sight: Sight | Summary
+    if known is None or equalities or kind is GroupPath:
+        form = form if known is None else few_rows(form, known)
+        sight = Sight(equalities, form, penalty, lams)
+    else:
+        sight = Summary(form, penalty, lams, known)
     if fit:
         stop = None if controls.stop is None else enough
         line = penalties.line() if kind is Path and knots_are_cheap(form, count) else None
@@ -174,6 +180,22 @@ class Sight:
         return _certified(self.equalities, self.form, self.penalty, self.lams, *at)
 
 
+class Summary:
+    """Certificates from the moments of the data."""
+
+    def __init__(self, form: StandardForm, penalty: Any, lams: Array | None, known: Moments) -> None:
+        self.form, self.penalty, self.lams, self.known = form, penalty, lams, known
+
+    def add(self, at: Any, path: Path) -> None:
+        """All features are seen in any case."""
+
+    def certified(self, z: Floats, b: Floats) -> Certificate:
+        """The certificates of points (L, p)."""
+        G, c, yy, _ = self.known
+        given = jnp.asarray(z), jnp.asarray(c - z @ G)
+        return _certified_by_moments(self.form, self.penalty, self.lams, jnp.asarray(c), jnp.asarray(yy), *given)
+
+
 @jax.jit
 def _certified_near(
     form: StandardForm, penalty: Any, lams: Array | None, ids: Array, forces: Array, z: Array, b: Array
@@ -212,14 +234,31 @@ def _terms(free: bool, form: StandardForm, penalty: Any, lams: Array | None) -> 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _certified(equalities: bool, form: StandardForm, penalty: Any, lams: Array | None, z: Array, b: Array) -> Any:
+    def at(penalty: Any, z: Array, b: Array) -> Certificate:
+        return certify(form, form.units(penalty), z, b, equalities)
+
+    return _in_batches(at, penalty, lams, z, b)
+
+
+@jax.jit
+def _certified_by_moments(
+    form: StandardForm, penalty: Any, lams: Array | None, c: Array, yy: Array, z: Array, q: Array
+) -> Any:
+    def at(penalty: Any, z: Array, q: Array) -> Certificate:
+        return certify_by_moments(form, form.units(penalty), z, q, c, yy)
+
+    return _in_batches(at, penalty, lams, z, q)
+
+
+def _in_batches(function: Callable[..., Any], penalty: Any, lams: Array | None, *others: Array) -> Any:
+    """function(penalty at lam, *others at lam) for all strengths, some at a time."""
     if lams is None or lams.shape[0] <= TOGETHER:
-        return certify_all(form, penalty, lams, z, b, equalities)
+        return over_lams(function, penalty, lams, *others)
 
-    def one(at: tuple[Array, Array, Array]) -> Certificate:
-        lam, z, b = at
-        return certify(form, form.units(penalty.with_lam(lam)), z, b, equalities)
+    def one(at: tuple[Array, ...]) -> Any:
+        return function(penalty.with_lam(at[0]), *at[1:])
 
-    return jax.lax.map(one, (lams, z, b), batch_size=TOGETHER)
+    return jax.lax.map(one, (lams, *others), batch_size=TOGETHER)
 
 
 _as_found = jax.jit(as_found)

@@ -58,8 +58,7 @@ class StandardForm:
     @property
     def shape(self) -> tuple[int, int]:
         """(n, p)"""
-        p, n = self.design.XT.shape
-        return n, p
+        return self.s.shape[0], self.design.XT.shape[0]
 
     def eta(self, z: Array, b: Array) -> Array:
         return self.offset + b[None] + self.design.dot(z)

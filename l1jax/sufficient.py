@@ -1,4 +1,4 @@
-"""Few rows for many: data of p + 2 rows whose squared loss is that of the given ones."""
+"""Moments of many rows, which say all that the squared loss asks of them; and few rows that have the same."""
 
 import dataclasses
 from typing import NamedTuple
@@ -25,19 +25,19 @@ class Moments(NamedTuple):
     share: float
 
 
-def sufficient(form: StandardForm, tol: float) -> tuple[StandardForm, Moments] | None:
-    """A form of p + 2 rows with the same second moments, all that the squared loss asks of data; None if of no use.
+def sufficient(form: StandardForm, tol: float) -> Moments | None:
+    """The moments of the data, all that the squared loss asks of these; None if of no use.
 
     What rounding may make of the moments has to be small beside `tol`, a relative gap.
     """
     if not suits(form, tol) or type(form.design) is not Design:
         return None
     XT, s, y = (np.asarray(a) for a in (form.design.XT, form.s, form.y))
-    return few_rows(form, Moments(moments(XT, s), XT @ (s * y), float(np.sum(s * y**2)), digits(form.shape)))
+    return Moments(moments(XT, s), XT @ (s * y), float(np.sum(s * y**2)), digits(form.shape))
 
 
 def suits(form: StandardForm, tol: float) -> bool:
-    """Whether a few rows would serve, and their making be worth while."""
+    """Whether moments would serve, and be worth while."""
     n, p = form.shape
     plain = isinstance(form.loss, Squared) and not form.null_intercept.ndim and form.y.dtype == np.float64
     return plain and p <= MOST and n >= TIMES * (p + 2) and tol >= 100 * digits(form.shape)
@@ -51,8 +51,8 @@ def moments(XT: Floats, s: Floats) -> Floats:
     return product * s[:1] if equal and len(s) else product
 
 
-def few_rows(form: StandardForm, known: Moments) -> tuple[StandardForm, Moments] | None:
-    """The form of p + 2 rows with these moments, and what it has of them; None where they have no factor.
+def few_rows(form: StandardForm, known: Moments) -> StandardForm:
+    """The form of p + 2 rows with these moments, for what asks for rows; all rows where they have no factor.
 
     The rows are those of the Cholesky factor, turned so that they sum to 0, as centred data do.
     """
@@ -64,10 +64,8 @@ def few_rows(form: StandardForm, known: Moments) -> tuple[StandardForm, Moments]
     try:
         factor = np.linalg.cholesky(A)
     except np.linalg.LinAlgError:  # not finite, or nearly not
-        return None
-    none = own <= 0
-    factor[none] = A[none] = A[:, none] = 0
-    np.fill_diagonal(A, np.maximum(own, 0))
+        return form
+    factor[own <= 0] = 0
     m = p + 2
     turn = -np.full(m, m**-0.5)
     turn[0] += 1  # what a reflection takes from the first axis to equal entries
@@ -75,14 +73,13 @@ def few_rows(form: StandardForm, known: Moments) -> tuple[StandardForm, Moments]
     rows -= np.outer(rows @ turn, turn * (2 / (turn @ turn)))
     design = Design(jnp.asarray(rows[:p]), form.design.center, form.design.scale, form.design.norm)
     y, s, offset = jnp.asarray(rows[p]), jnp.full(m, 1 / m), jnp.zeros(m)
-    few = dataclasses.replace(form, design=design, y=y, s=s, offset=offset)
-    return few, known._replace(G=A[:p, :p], c=A[p, :p])
+    return dataclasses.replace(form, design=design, y=y, s=s, offset=offset)
 
 
-def hidden(few: StandardForm, known: Moments, z: Floats) -> Floats:
+def hidden(form: StandardForm, known: Moments, z: Floats) -> Floats:
     """What errors of moments may hide of the gaps of points (L, p)."""
-    null = float(few.null_objective)
-    length = (2 * null) ** 0.5 + np.abs(z) @ np.asarray(few.design.norm)
+    null = float(form.null_objective)
+    length = (2 * null) ** 0.5 + np.abs(z) @ np.asarray(form.design.norm)
     gaps: Floats = known.share * length**2 / (null if null > 0 else 1)
     return gaps
 

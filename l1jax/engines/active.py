@@ -95,10 +95,9 @@ class Path:
         first = self.at(0)
         self.rest = np.clip(np.zeros(work.size, work.w.dtype), first.lower, first.upper)
         self.reach = np.zeros(p, work.w.dtype)
-        self.forces = np.full((len(kinks), n), np.nan, work.w.dtype)
-        s = np.asarray(form.s)
-        force = work.force()
-        size = float(np.sqrt(np.sum(force[s > 0] ** 2 / s[s > 0])))
+        self.forces = np.full((len(kinks), 0 if known else n), np.nan, work.w.dtype)
+        s, force = np.asarray(form.s), None if known else work.force()
+        size = float(np.sqrt(known.yy if force is None else np.sum(force[s > 0] ** 2 / s[s > 0])))
         norm = np.pad(np.asarray(form.design.norm), (0, work.size - p), constant_values=1)
         self.floor = work.eps * size * norm + TINY
         z = np.clip(np.concatenate([start[0], start[1][None]])[: work.size], first.lower, first.upper)
@@ -122,7 +121,7 @@ class Path:
         work, count = self.work, len(self.kinks)
         Z = np.zeros((count, work.size), self.rest.dtype)
         steps = np.zeros(count, np.int32)
-        u = work.slopes(work.force()[None])[0]
+        u = self._slopes() if self.whole else work.slopes(work.force()[None])[0]
         z, slope, last = self._point(), np.zeros_like(u), np.inf
         i = returns = 0
         leap = np.inf
@@ -189,9 +188,7 @@ class Path:
             if self.whole:
                 if kinks is goals[-1]:
                     work.refresh()  # what many steps leave of rounding
-                u = np.empty_like(self.rest)
-                u[work.ids] = work.u
-                slopes.append(u)
+                slopes.append(self._slopes())
                 forces.append(self.forces[0])  # not asked for where all features are in hand
             else:
                 forces.append(work.force())
@@ -199,6 +196,12 @@ class Path:
         F = np.stack(forces)
         U = np.stack(slopes) if self.whole else work.slopes(F)
         return np.stack(points), F, U, losses, np.array(steps)
+
+    def _slopes(self) -> Floats:
+        """Those of all features, where all are in hand."""
+        u = np.empty_like(self.rest)
+        u[self.work.ids] = self.work.u
+        return u
 
     def _point(self) -> Floats:
         z, work = self.rest.copy(), self.work

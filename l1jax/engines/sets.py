@@ -22,7 +22,7 @@ class SquaredSet(WorkingSet):
         self.factor = s[0] if equal else s.dtype.type(1)
         self.root = None if equal else np.sqrt(s)
         self.y = y if self.root is None else self.root * y
-        if whole:
+        if whole and known is None:
             self.X = self._rows(slice(None))  # of all features, in their own order
         self.c = np.empty(0, XT.dtype)
         self.G = np.empty((0, 0), XT.dtype)
@@ -83,6 +83,8 @@ class SquaredSet(WorkingSet):
         return forces @ self.XT.T
 
     def value(self) -> float:
+        if self.known is not None:
+            return float(self.known.yy - self.w @ (self.c + self.u)) / 2
         return float(self.factor * np.sum(self._residual() ** 2)) / 2
 
     def _residual(self) -> Floats:

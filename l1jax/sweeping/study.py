@@ -239,7 +239,7 @@ class Study:
 
     def _trained(self, lams: Array, lane: int) -> Result | None:
         """The same from the moments of a fold's rows; None where these can't say."""
-        if self.training is None or not isinstance(self.engine, ActiveSet):
+        if self.training is None or not isinstance(self.engine, ActiveSet) or self._equalities(lams):
             return None
         weights, targets, penalties, folds, _ = jax.tree.map(lambda a: a[0], self._lanes(np.array([lane]), lams[None]))
         return self.training.solve(self.engine, int(folds), weights, targets, penalties, lams, self.controls)

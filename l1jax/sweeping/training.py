@@ -1,4 +1,4 @@
-"""Folds from moments: each fold's rows are few, made of X'X of all rows without those that it leaves out."""
+"""Folds from moments: X'X of all rows without those that a fold leaves out."""
 
 import dataclasses
 import functools
@@ -16,9 +16,8 @@ from l1jax.hosted import Penalties, driven
 from l1jax.minimum import Controls
 from l1jax.problem import Problem
 from l1jax.result import Result
-from l1jax.solving import may_have_equalities
 from l1jax.standard_form import StandardForm, form_with
-from l1jax.sufficient import Moments, digits, few_rows, moments
+from l1jax.sufficient import Moments, digits, moments
 
 
 class Training:
@@ -48,14 +47,9 @@ class Training:
         form, (G, c, yy, share) = _posed(self.problem, self.form.design, jnp.asarray(self.moments(k)), weights, y)
         if not bool(form.fit) or not float(share) < np.inf:
             return None
-        given = Moments(np.asarray(G), np.asarray(c), float(yy), digits(self.form.shape) * float(share))
-        made = few_rows(form, given)
-        if made is None:
-            return None
-        few, known = made
-        start = jax.tree.map(lambda a: a[None], few.start)
-        equalities = may_have_equalities(penalty.with_lam(lams[-1]), few)
-        found = driven(engine, equalities, few, Penalties(few, penalty, lams), start, controls, known)
+        known = Moments(np.asarray(G), np.asarray(c), float(yy), digits(self.form.shape) * float(share))
+        start = jax.tree.map(lambda a: a[None], form.start)
+        found = driven(engine, False, form, Penalties(form, penalty, lams), start, controls, known)
         return Result(**found.told, lams=lams)
 
 
