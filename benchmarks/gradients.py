@@ -27,7 +27,7 @@ import l1jax  # noqa: E402
 
 HERE = Path(__file__).parent
 N = P = 1000
-ROUNDS = 11
+ROUNDS = 31
 TOL = 1e-8
 
 
