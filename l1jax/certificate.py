@@ -66,16 +66,21 @@ def certify_by_moments(form: StandardForm, penalty: Any, z: Array, q: Array, c: 
 
     What rounding does to these is the caller's to add.
     """
-    fitted = jnp.sum(c * z)
-    residual = jnp.maximum(yy - fitted - jnp.sum(q * z), 0.0)
+    residual, dual = residual_and_bound(penalty, z, q, c, yy)
     loss = residual / 2
     objective = loss + penalty.value(z)
-    scaled, conjugate = penalty.scalings(q)
-    dual = jnp.max(scaled * (yy - fitted) - scaled**2 / 2 * residual - conjugate)
     gap = relative_gap(form, objective, dual, z, q)
     b, ones = jnp.zeros_like(loss), jnp.sum(form.s)
     gap = gap + _rounding(form, z, b, ones, jnp.sqrt(residual), objective)
     return Certificate(z, b, loss, objective, gap, relative_distance(form, penalty, z, q), gap)
+
+
+def residual_and_bound(penalty: Any, z: Array, q: Array, c: Array, yy: Array) -> tuple[Array, Array]:
+    """r'Sr at z, and the lower bound of the minimum that multiples of r give, from the same moments."""
+    fitted = jnp.sum(c * z)
+    residual = jnp.maximum(yy - fitted - jnp.sum(q * z), 0.0)
+    scaled, conjugate = penalty.scalings(q)
+    return residual, jnp.max(scaled * (yy - fitted) - scaled**2 / 2 * residual - conjugate)
 
 
 def downhill(form: StandardForm, eta: Array) -> Array:

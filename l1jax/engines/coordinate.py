@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from l1jax._node import node
-from l1jax.certificate import relative_distance
+from l1jax.certificate import relative_distance, residual_and_bound
 from l1jax.design import HIGHEST
 from l1jax.engines.base import Engine
 from l1jax.losses import Loss, Squared
@@ -78,10 +78,7 @@ class CoordinateDescent(Engine):
         z, q = state.z, state.q
         if not penalty.certified:
             return jnp.maximum(relative_distance(form, penalty, z, q), self._unsettled(form, work, penalty, state))
-        fitted = jnp.sum(work.c * z)
-        residual = jnp.maximum(work.yy - fitted - jnp.sum(q * z), 0.0)  # r'Sr
-        c, conjugate = penalty.scalings(q)
-        dual = jnp.max(c * (work.yy - fitted) - c**2 / 2 * residual - conjugate)
+        residual, dual = residual_and_bound(penalty, z, q, work.c, work.yy)
         # At unpenalised coefficients: what the bound owes for not being feasible, and what a step on each would gain.
         excess = penalty.excess(q)
         gain = jnp.sum(excess**2 / jnp.where(excess != 0, jnp.diagonal(work.G), 1.0))
