@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from l1jax._arrays import eps
+from l1jax._threads import one_thread
 from l1jax.certificate import Certificate, certify, certify_by_moments, downhill, size
 from l1jax.engines import ActiveSet
 from l1jax.engines.active import Path
@@ -74,6 +75,7 @@ class Penalties:
         return Radii(np.where(np.isinf(weights), np.inf, lam * unit * np.where(np.isinf(weights), 0, weights)), groups)
 
 
+@one_thread()
 def on_host(
     engine: ActiveSet,
     equalities: bool,

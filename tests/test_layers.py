@@ -9,8 +9,8 @@ import pytest
 import l1jax
 
 ORDER = [
-    "version", "_node", "_arrays", "progress", "prox", "penalties", "losses", "design", "problem", "standard_form",
-    "certificate", "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
+    "version", "_node", "_arrays", "_threads", "progress", "prox", "penalties", "losses", "design", "problem",
+    "standard_form", "certificate", "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
     "implicit", "minimizing", "minimum", "block", "search", "rounds", "sufficient", "hosted", "loop", "grid", "solving",
     "paths", "folds",
     "sweeping", "tuning", "selection", "sklearn", "datasets", "tables", "plot", "analysis", "report", "__init__",
@@ -22,7 +22,7 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
                      "survival", "__init__"],
           "transforms": ["states", "masks", "metrics", "base", "accelerated", "aliases", "dual", "subgradient",
                           "__init__"],
-          "engines": ["base", "coordinate", "gradient", "newton", "semismooth", "kinks", "homotopy", "local",
+          "engines": ["base", "coordinate", "gradient", "newton", "semismooth", "kinks", "passes", "homotopy", "local",
                       "working_set", "sets", "active", "groups", "group_path", "__init__"],
           "sweeping": ["axes", "lanes", "knots", "wide", "blocks", "store", "programs", "driving", "training", "study",
                        "__init__"],

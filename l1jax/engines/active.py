@@ -9,13 +9,13 @@ import numpy as np
 from l1jax.engines.base import Engine
 from l1jax.engines.kinks import Floats, Kinks, together
 from l1jax.engines.local import local_of
+from l1jax.engines.passes import AT_ONCE
 from l1jax.engines.sets import SmoothSet, SquaredSet
 from l1jax.engines.working_set import TINY, Slack, WorkingSet
 from l1jax.losses import Loss, Squared
 from l1jax.penalties import Elementwise, GroupLasso, Penalty
 from l1jax.standard_form import StandardForm
 
-AT_ONCE = 8  # strengths solved between two passes over X
 JUMP = 1.6  # how far a strength may lie below the last before others are put between them
 RETURNS = 5  # how often a strength is taken up again because of what a pass shows
 NEW = 128  # features taken in hand at once, at least

@@ -9,6 +9,7 @@ import numpy as np
 from l1jax._arrays import eps
 from l1jax.engines.kinks import Floats, Indices
 from l1jax.engines.local import Local
+from l1jax.engines.passes import pass_over
 from l1jax.engines.working_set import STUCK, TINY, longer
 
 Room = Callable[[Floats, Floats, Indices], Floats]
@@ -164,7 +165,7 @@ class GroupSet:
 
     def slopes(self, forces: Floats) -> Floats:
         """One pass over the data: the slopes of all features, (c, size), at points of these forces (c, n)."""
-        u = (forces.astype(self.XT.dtype) @ self.XT.T).astype(np.float64)
+        u = pass_over(self.XT, forces.astype(self.XT.dtype)).astype(np.float64)
         if self.size == len(self.XT):
             return u
         return np.concatenate([u, np.sum(forces, axis=1, keepdims=True)], axis=1)

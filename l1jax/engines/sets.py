@@ -7,6 +7,7 @@ import numpy as np
 
 from l1jax.engines.kinks import Floats, Indices
 from l1jax.engines.local import Local
+from l1jax.engines.passes import pass_over
 from l1jax.engines.working_set import WorkingSet, longer, swap, wider
 
 STRETCH = 4.0  # by how much the length of a step may be corrected
@@ -80,7 +81,7 @@ class SquaredSet(WorkingSet):
         return self.factor * (r if self.root is None else self.root * r)
 
     def slopes(self, forces: Floats) -> Floats:
-        return forces @ self.XT.T
+        return pass_over(self.XT, forces)
 
     def value(self) -> float:
         if self.known is not None:
@@ -158,7 +159,7 @@ class SmoothSet(WorkingSet):
         return self.here.force
 
     def slopes(self, forces: Floats) -> Floats:
-        u = forces @ self.XT.T
+        u = pass_over(self.XT, forces)
         return u if self.size == len(self.XT) else np.concatenate([u, np.sum(forces, axis=1, keepdims=True)], axis=1)
 
     def value(self) -> float:

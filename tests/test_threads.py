@@ -1,0 +1,49 @@
+"""Paths that the host drives take one BLAS thread, and give the others back."""
+
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import l1jax
+from l1jax import _threads
+from l1jax._threads import one_thread
+from l1jax.engines.active import Path
+
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 30))
+    return l1jax.Problem(X, X[:, 0] + rng.standard_normal(20), penalty=l1jax.L1(1.0))
+
+
+def test_a_path_takes_one_thread(problem, monkeypatch):
+    seen, run = [], Path.run
+    monkeypatch.setattr(Path, "run", lambda self: (seen.append(blas_threads()), run(self))[1])
+    with threadpool_limits(2, user_api="blas"):
+        l1jax.path(problem, num=5)
+        assert blas_threads() == {2}
+    assert seen == [{1}]
+
+
+def test_an_error_gives_them_back():
+    with threadpool_limits(2, user_api="blas"):
+        with pytest.raises(ZeroDivisionError), one_thread():
+            1 / 0  # noqa: B018
+        assert blas_threads() == {2}
+
+
+def test_paths_go_without_threadpoolctl(problem, monkeypatch):
+    known = l1jax.path(problem, num=5)
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setattr(_threads, "_blas", _threads._blas.__wrapped__)
+    found = l1jax.path(problem, num=5)
+    np.testing.assert_array_equal(found.coef, known.coef)
+    assert jnp.all(found.converged)
