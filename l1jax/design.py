@@ -10,7 +10,7 @@ from l1jax._node import node
 # Float32 products are TF32 on recent GPUs and bfloat16 on TPUs unless told otherwise; they decide supports and
 # certificates here.
 HIGHEST = jax.lax.Precision.HIGHEST
-WIDE = 16  # so many times as many columns as rows
+FAR = 8192  # columns, whose rows are so long that summing down a column fetches each number alone
 
 
 @node
@@ -110,32 +110,36 @@ def reweighted(design: Design, s: Array, center: bool, standardize: bool, square
     return Reweighted(design.XT, moved, design.scale * unit, length / unit, shift, unit)
 
 
-def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scale: bool = False) -> Design:
-    """The design of the rows X (n, p), weighted by s (n,) that sum to 1.
+def prepare_design(X: Array, s: Array | None, center: bool, standardize: bool, one_scale: bool = False) -> Design:
+    """The design of the rows X (n, p), weighted by s (n,) that sum to 1; None for equal weights.
 
     `standardize` divides each column by its weighted standard deviation (about its mean, whether or not it is
     centred, as glmnet does); otherwise by a power of two, which is exact, and with `one_scale` the same for all. A
     column whose standard deviation is at most eps times its largest entry is constant: it becomes 0 if columns are
     centred or standardised.
     """
-    # Sums run down the columns of X as it lies in memory, and it is transposed in the last pass: but first where a
-    # column's numbers lie so far apart that each would be fetched alone.
-    wide = X.shape[1] > WIDE * X.shape[0]
-    X = jax.lax.optimization_barrier(X.T) if wide else X  # type: ignore[no-untyped-call]
-    rows = 1 if wide else 0  # the axis of X that they now are
+    XT = jax.lax.optimization_barrier(X.T)  # type: ignore[no-untyped-call]  # XLA would transpose last, and copy twice
+    # Sums run down the columns of X as it lies in memory, unless a column's numbers lie so far apart that each would be
+    # fetched alone.
+    wide = X.shape[1] > FAR
+    data, rows = (XT, 1) if wide else (X, 0)
+    if s is not None:  # rows of weight 0 may hold anything
+        XT = jnp.where(s > 0, XT, 0.0)
+        data = jnp.where(jnp.expand_dims(s > 0, 1 - rows), data, 0.0)
 
     def each(a: Array) -> Array:
         return jnp.expand_dims(a, rows)
 
-    w = jnp.expand_dims(s, 1 - rows)
-    largest = jnp.max(jnp.where(w > 0, jnp.abs(X), 0.0), axis=rows)  # constancy is a column's own, whatever the unit
+    def averaged(a: Array) -> Array:
+        return jnp.mean(a, axis=rows) if s is None else jnp.sum(a * jnp.expand_dims(s, 1 - rows), axis=rows)
+
+    largest = jnp.max(jnp.abs(data), axis=rows)  # constancy is a column's own, whatever the unit
     # A unit before anything is squared: 1e20 squares to infinity in float32.
     unit = _power_of_two(jnp.full_like(largest, jnp.max(largest)) if one_scale else largest)
-    X = jnp.where(w > 0, X, 0.0) * each(1 / unit)  # rows of weight 0 may hold anything
-    mean = jnp.sum(X * w, axis=rows)
-    apart = X - each(mean)
-    missed = jnp.sum(apart * w, axis=rows)  # the mean's rounding
-    variance = jnp.sum(apart**2 * w, axis=rows) - missed**2
+    mean = averaged(data * each(1 / unit))
+    apart = data * each(1 / unit) - each(mean)
+    missed = averaged(apart)  # the mean's rounding
+    variance = averaged(apart**2) - missed**2
     mean = mean + missed
     constant = variance <= (eps(X.dtype) * largest / unit) ** 2
     square = jnp.where(constant, 0.0, variance) if center else jnp.maximum(variance, 0.0) + mean**2
@@ -146,8 +150,8 @@ def prepare_design(X: Array, s: Array, center: bool, standardize: bool, one_scal
         scale = _power_of_two(jnp.full_like(length, jnp.max(length)) if one_scale else length)
     empty = constant & (center or standardize)
     shift = mean if center else jnp.zeros_like(mean)
-    columns = jnp.where(each(empty), 0.0, (X - each(shift)) * each(1 / scale))
-    return Design(columns if wide else columns.T, shift * unit, scale * unit, jnp.where(empty, 0.0, length / scale))
+    columns = jnp.where(empty[:, None], 0.0, (XT * (1 / unit)[:, None] - shift[:, None]) * (1 / scale)[:, None])
+    return Design(columns, shift * unit, scale * unit, jnp.where(empty, 0.0, length / scale))
 
 
 def _power_of_two(x: Array) -> Array:

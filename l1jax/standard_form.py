@@ -195,7 +195,8 @@ def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:
 def standard_form(problem: Problem) -> StandardForm:
     """The standard form of a problem's data."""
     one_scale = not isinstance(problem.penalty, Elementwise)
-    design = prepare_design(problem.X, problem.weights(), problem.fit_intercept, problem.standardize, one_scale)
+    s = None if problem.sample_weight is None else problem.weights()
+    design = prepare_design(problem.X, s, problem.fit_intercept, problem.standardize, one_scale)
     return form_with(problem, design)
 
 
