@@ -89,7 +89,8 @@ class Homotopy:
                 if self._enough(Z, steps, i, k):
                     k = count
                 i, knots = k, 0
-                continue
+                if i == count:
+                    break
             lam, last = lam - fall, j
             knots, sweeps = knots + 1, sweeps + 1
             if not on[j]:
