@@ -47,6 +47,7 @@ LOSSES = {  # with the response, and whether answers move with it
     "quantile": (l1jax.Quantile(0.6, width=2.0), ETA, True),
     "squared hinge": (l1jax.SquaredHinge(), LABELS, False),
 }
+CURVED = {name: LOSSES[name] for name in ("squared", "poisson")}  # for second derivatives: each loss takes seconds
 COX = {"cox": (l1jax.Cox(EVENT), 10 - ETA, False)}  # alone, as it takes as long to compile as all of the above
 MANY = np.stack([ETA, 0.5 * X @ SIGNAL[::-1], 0.3 * X[:, 0] - 0.4 * X[:, 1]], axis=1) + 0.7 * RNG.normal(size=(N, K))
 SEVERAL = {
@@ -395,6 +396,7 @@ KINDS = {  # kinds of penalties, losses, penalties; whether there is an intercep
     "each, cox": (Each, COX, EACH, False, False, False),
     "together": (Together, LOSSES, TOGETHER, True, False, False),
     "together, without an intercept": (Together, LOSSES, TOGETHER, False, False, False),
+    "together, twice": (Together, CURVED, TOGETHER, True, False, True),
     "together, cox": (Together, COX, TOGETHER, False, False, False),
     "rows": (Together, SEVERAL, ROWS, True, False, True),
     "rows, without an intercept": (Together, SEVERAL, ROWS, False, False, False),
@@ -404,7 +406,7 @@ KINDS = {  # kinds of penalties, losses, penalties; whether there is an intercep
 @pytest.mark.parametrize("name", KINDS)
 def test_derivatives_of_solutions_are_those_of_differences(name, monkeypatch):
     monkeypatch.setitem(by_name, "stay", Stay())
-    monkeypatch.setattr("l1jax.solving.may_have_equalities", lambda penalty, form: False)  # nothing is left to fit
+    monkeypatch.setattr("l1jax.loop.may_have_equalities", lambda penalty, form: False)  # nothing is left to fit
     kind, losses, penalties, *flags = KINDS[name]
     names, cases = [], []
     for i, (loss, (member, y, moves)) in enumerate(losses.items()):
