@@ -319,8 +319,8 @@ def solution(problem):
 def run(cases, losses, kind, intercept, standardize, twice):
     """Of each case: the answer, the oracle's, how well they are solved, derivatives along each leaf, differences.
 
-    And of a sum of the answer's numbers the second derivative along all leaves, if `twice`: "forward", or by the gradient
-    of the first one, "reverse", which takes twice as long to compile; and by differences.
+    And of a sum of the answer's numbers the second derivative along all leaves, if `twice`: "forward", or by the
+    gradient of the first one, "reverse", which takes twice as long to compile; and by differences.
     """
 
     def one(case):
