@@ -19,7 +19,8 @@ from jax import Array
 from l1jax._arrays import along, eps
 from l1jax._node import node
 from l1jax.losses import Loss, per_weight
-from l1jax.standard_form import StandardForm
+from l1jax.penalties import Penalty
+from l1jax.standard_form import StandardForm, possible
 
 
 @node
@@ -81,6 +82,17 @@ def residual_and_bound(penalty: Any, z: Array, q: Array, c: Array, yy: Array) ->
     residual = jnp.maximum(yy - fitted - jnp.sum(q * z), 0.0)
     scaled, conjugate = penalty.scalings(q)
     return residual, jnp.max(scaled * (yy - fitted) - scaled**2 / 2 * residual - conjugate)
+
+
+def may_have_equalities(penalty: Penalty, form: StandardForm) -> bool:
+    """Whether some coefficient may be unpenalised on a side, which certificates must know."""
+    return possible(_sides_at_zero, penalty, form)
+
+
+@jax.jit
+def _sides_at_zero(penalty: Any, zero: Array) -> Array:
+    ones = jnp.ones_like(zero)
+    return jnp.any(penalty.excess(ones) != 0) | jnp.any(penalty.excess(-ones) != 0)
 
 
 def downhill(form: StandardForm, eta: Array) -> Array:

@@ -33,6 +33,7 @@ from l1jax.standard_form import Only, StandardForm, in_raw_units
 
 FEW = 128  # coefficients of which a traced system is made, where no more of them move
 DENSE = 256  # the largest system whose matrix is made
+STEEP = 1e-3  # of a system whose condition, over that at which eigenvalues count as 0, is below this, none is near it
 
 Point = tuple[Array, Array, Array]  # z, b and the loss there
 Pose = Callable[[Any], tuple[StandardForm, Any]]
@@ -47,34 +48,45 @@ class Motion(NamedTuple):
     force: Array
 
 
-def solution_tangents(given: Any, given_dot: Any, at: Point, may_move: Array | None) -> tuple[Point, dict[str, Array]]:
+class Outlook(NamedTuple):
+    """What is known of how minimisers move before anything does: made with them, where values may be seen."""
+
+    may_move: Array | None  # which coefficients are not 0 or move, at any strength, (p,), if that is for later to sort
+    ids: Array | None  # the places of these, padded with p; None for all coefficients
+    inverses: Array | None  # those of the systems at each strength, (L, m, m)
+
+
+def outlook(given: Any, at: Point) -> Outlook:
+    """The outlook at minimisers: `given` and `at` are those of `solution_tangents`."""
+    p = given[0].shape[1]
+    if p <= FEW or not isinstance(given[1], Elementwise):  # it isn't worth to look at some alone
+        return Outlook(None, None, _inverses(given, at, None))
+    may_move = _moving(given, at[0])
+    if not concrete(may_move):
+        return Outlook(may_move, None, None)
+    on = np.flatnonzero(np.asarray(may_move))
+    size = 32
+    while size < len(on):
+        size *= 2
+    ids = None if size >= p else jnp.asarray(np.pad(on, (0, size - len(on)), constant_values=p), jnp.int32)
+    return Outlook(None, ids, _inverses(given, at, ids))
+
+
+def solution_tangents(given: Any, given_dot: list[Any], at: Point, known: Outlook) -> tuple[Point, dict[str, Array]]:
     """How minimisers and their losses, `at` = (z, b, loss), move when `given` moves by `given_dot`; and what they tell.
 
     `given` is (form, penalty, lams), lams (L,) or None for the penalty's own strength: then z is (p,), else (L, p).
-    What does not move has a `SymbolicZero` in `given_dot`, and costs nothing. `may_move` is what `moving` says.
+    Of its leaves those that do not move have None or a `SymbolicZero` in `given_dot`, and cost nothing.
     """
-    dots = [None if isinstance(dot, SymbolicZero) else dot for dot in jax.tree.leaves(given_dot)]
+    dots = [None if isinstance(dot, SymbolicZero) else dot for dot in given_dot]
+    may_move, ids, inverses = known
     if may_move is None:
-        return _tangents(given, dots, at, None)
-    p = len(may_move)
-    if concrete(may_move):
-        on = np.flatnonzero(np.asarray(may_move))
-        size = 32
-        while size < len(on):
-            size *= 2
-        ids = None if size >= p else np.pad(on, (0, size - len(on)), constant_values=p).astype(np.int32)
-        return _tangents(given, dots, at, ids)
+        return _tangents(given, dots, at, ids, inverses)
     return jax.lax.cond(
         jnp.sum(may_move, dtype=jnp.int32) <= FEW,
-        lambda: _tangents(given, dots, at, _listed(may_move)),
-        lambda: _tangents(given, dots, at, None),
+        lambda: _tangents(given, dots, at, _listed(may_move), None),
+        lambda: _tangents(given, dots, at, None, None),
     )
-
-
-def moving(given: Any, z: Array) -> Array | None:
-    """Which coefficients are not 0 or move, at any strength, (p,); None where it isn't worth to look at these alone."""
-    form, penalty, _ = given
-    return None if form.shape[1] <= FEW or not isinstance(penalty, Elementwise) else _moving(given, z)
 
 
 @jax.jit
@@ -97,50 +109,107 @@ def _listed(chosen: Array) -> Array:
 
 @jax.jit
 @jax.jit  # JAX looks through the outer program anew at each gradient: it is to hold one call
-def _tangents(given: Any, dots: list[Any], point: Point, ids: Array | None) -> tuple[Point, dict[str, Array]]:
+def _tangents(
+    given: Any, dots: list[Any], point: Point, ids: Array | None, inverses: Array | None
+) -> tuple[Point, dict[str, Array]]:
     """The same, of the coefficients `ids` alone; all others are 0 and stay 0."""
     leaves, tree = jax.tree.flatten(given)
     at = [i for i, dot in enumerate(dots) if dot is not None]
+    primals, tangents = ([a[k] for k in at] for a in (leaves, dots))
 
     def whole(moved: list[Array]) -> Any:
         """(form, penalty, lams) of the leaves that move."""
         parts = dict(zip(at, moved, strict=True))
         return jax.tree.unflatten(tree, [parts.get(i, leaf) for i, leaf in enumerate(leaves)])
 
-    lams = given[2]
-    z, b, loss = point if lams is not None else jax.tree.map(lambda a: a[None], point)
-    p = z.shape[1]
+    def lane(i: Array, z: Array, b: Array, inverse: Array | None) -> tuple[Array, ...]:
+        return _moved(lambda moved: _near(whole(moved), i, ids), primals, tangents, z, b, inverse)
 
-    def lane(i: Array, z: Array, b: Array) -> tuple[Array, ...]:
-        def pose(moved: list[Array]) -> tuple[StandardForm, Any]:
-            form, penalty, lams = whole(moved)
-            form, penalty = _posed(form, penalty, None if lams is None else lams[i])
-            return (form, penalty) if ids is None else (form.only(ids), Only(penalty, ids, p))
-
-        return _moved(pose, [leaves[k] for k in at], [dots[k] for k in at], z, b)
-
-    near = z if ids is None else z.at[:, ids].get(mode="fill", fill_value=0)
-    dz, db, dloss, dobjective = jax.vmap(lane)(jnp.arange(len(z), dtype=jnp.int32), near, b)
+    z, b, loss = _as_lanes(given, point)
+    lanes = jnp.arange(len(z), dtype=jnp.int32)
+    dz, db, dloss, dobjective = jax.vmap(lane)(lanes, _at(ids, z), b, inverses)
     if ids is not None:
-        dz = jnp.zeros((len(dz), p, *dz.shape[2:]), dz.dtype).at[:, ids].add(dz, mode="drop")
+        dz = jnp.zeros((len(dz), z.shape[1], *dz.shape[2:]), dz.dtype).at[:, ids].add(dz, mode="drop")
 
     def raw(moved: list[Array], *point: Array) -> tuple[Array, Array, Array]:
         form, penalty, _ = whole(moved)
         return jax.vmap(functools.partial(in_raw_units, form, penalty))(*point)
 
-    primals, tangents = ([a[k] for k in at] for a in (leaves, dots))
     _, (coef, intercept, share) = jax.jvp(raw, (primals, z, b, loss), (tangents, dz, db, dloss))
     told = {"coef": coef, "intercept": intercept, "objective": dobjective, "dev_ratio": share}
     moves = (dz, db, dloss), told
-    return moves if lams is not None else jax.tree.map(lambda a: a[0], moves)
+    return moves if given[2] is not None else jax.tree.map(lambda a: a[0], moves)
+
+
+def _inverses(given: Any, point: Point, ids: Any) -> Any:
+    """The inverses of the systems, if small and values can be seen: by NumPy, like engines that are driven from there.
+
+    JAX's own factorisations are SciPy's, whose threads, once called, take the processors from NumPy's for a while.
+    """
+    z, b, _ = point
+    count, p = 1 if given[2] is None else len(given[2]), given[0].shape[1]
+    size = (z.size // p * (p if ids is None else len(ids)) + b.size) // count
+    if size > DENSE or not concrete(given, point):
+        return None
+    return jnp.asarray(np.stack([_inverse(matrix) for matrix in np.asarray(_matrices(given, point, ids))]))
+
+
+def _inverse(matrix: Any) -> Any:
+    """The least inverse of a symmetric matrix (m, m); NaN of one that isn't finite."""
+    if not np.all(np.isfinite(matrix)):
+        return np.full_like(matrix, np.nan)
+    flat = _flat(len(matrix), matrix.dtype)
+    try:
+        inverse = np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        inverse = np.full_like(matrix, np.inf)
+    if np.linalg.norm(matrix, 1) * np.linalg.norm(inverse, 1) * flat < STEEP:
+        return (inverse + inverse.T) / 2
+    return np.linalg.pinv(matrix, rcond=flat, hermitian=True)
+
+
+@jax.jit
+def _matrices(given: Any, point: Point, ids: Array | None) -> Array:
+    """The systems' matrices (L, m, m)."""
+
+    def lane(i: Array, z: Array, b: Array) -> Array:
+        equations = _equations(lambda _: _near(given, i, ids), [], [], z, b)
+        return _matrix(equations.system, equations.target.size, z.dtype)
+
+    z, b, _ = _as_lanes(given, point)
+    return jax.vmap(lane)(jnp.arange(len(z), dtype=jnp.int32), _at(ids, z), b)
+
+
+def _as_lanes(given: Any, point: Point) -> Point:
+    """The point with its axis of strengths."""
+    return point if given[2] is not None else jax.tree.map(lambda a: a[None], point)
+
+
+def _at(ids: Array | None, z: Array) -> Array:
+    return z if ids is None else z.at[:, ids].get(mode="fill", fill_value=0)
+
+
+def _near(given: Any, i: Array, ids: Array | None) -> tuple[StandardForm, Any]:
+    """The problem posed at strength i, of the coefficients `ids` alone."""
+    form, penalty, lams = given
+    form, penalty = _posed(form, penalty, None if lams is None else lams[i])
+    return (form, penalty) if ids is None else (form.only(ids), Only(penalty, ids, given[0].shape[1]))
 
 
 def _posed(form: StandardForm, penalty: Any, lam: Array | None) -> tuple[StandardForm, Any]:
     return form, form.units(penalty if lam is None else penalty.with_lam(lam))
 
 
-def _moved(pose: Pose, given: Any, given_dot: Any, z: Array, b: Array) -> tuple[Array, Array, Array, Array]:
-    """How one minimiser moves; `pose(given)` is the problem posed, in the units of z."""
+class Equations(NamedTuple):
+    """system(unknown) = target, symmetric, and what an unknown says of how (z, b) move."""
+
+    system: Callable[[Array], Array]
+    target: Array
+    moves: Callable[[Array], tuple[Array, Array]]
+
+
+def _equations(pose: Pose, given: Any, given_dot: Any, z: Array, b: Array) -> Equations:
+    """For how one minimiser moves; `pose(given)` is the problem posed, in the units of z."""
     form, penalty = pose(given)
 
     def slopes(given: Any) -> tuple[Array, Array]:
@@ -161,11 +230,22 @@ def _moved(pose: Pose, given: Any, given_dot: Any, z: Array, b: Array) -> tuple[
         hz, hb = bent(spread(y), db)
         return ravel_pytree((own(y) + spread(hz), hb if form.intercept else db))[0]
 
+    def moves(unknown: Array) -> tuple[Array, Array]:
+        y, db = parts(unknown)
+        return drift + spread(y), db
+
     hz, hb = bent(drift, jnp.zeros_like(b))
     # One vector: custom_linear_solve can't be transposed where a part of its right-hand side is constant.
     target, parts = ravel_pytree((spread(drift - force - dslope - hz), -dsum - hb))
-    y, db = parts(least_solution(system, target))
-    dz = drift + spread(y)
+    return Equations(system, target, moves)
+
+
+def _moved(
+    pose: Pose, given: Any, given_dot: Any, z: Array, b: Array, inverse: Array | None
+) -> tuple[Array, Array, Array, Array]:
+    """How one minimiser, its loss and its objective move; `inverse` is that of its system, if known."""
+    system, target, moves = _equations(pose, given, given_dot, z, b)
+    dz, db = moves(least_solution(system, target, inverse))
 
     def values(given: Any, z: Array, b: Array) -> tuple[Array, Array]:
         form, penalty = pose(given)
@@ -225,21 +305,39 @@ def _together(pose: Pose, given: Any, given_dot: Any, z: Array, slope: Array) ->
     return Motion(spread, lambda y: spread(y - spread(y)), drift, jnp.zeros_like(z))
 
 
-def least_solution(matvec: Callable[[Array], Array], b: Array) -> Array:
-    """The x of least norm among those with the least |matvec(x) - b|, for a symmetric matvec; differentiable."""
-    solve = _by_matrix(matvec, b.size, b.dtype) if b.size <= DENSE else conjugate_residuals
+def least_solution(matvec: Callable[[Array], Array], b: Array, inverse: Array | None = None) -> Array:
+    """The x of least norm among those with the least |matvec(x) - b|, for a symmetric matvec; differentiable.
+
+    `inverse` is the least one of the system's matrix, where it is known.
+    """
+    solve: Callable[[Any, Array], Array] = conjugate_residuals
+    if inverse is not None:
+        solve = _by_products(inverse)
+    elif b.size <= DENSE:
+        values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(_matrix(matvec, b.size, b.dtype)))
+        steep = jnp.abs(values) > _flat(b.size, b.dtype) * jnp.max(jnp.abs(values))
+        inverse = jnp.where(steep, 1 / jnp.where(steep, values, 1.0), 0.0)
+        solve = _by_products(vectors.T, inverse, vectors)
     return jax.lax.custom_linear_solve(matvec, b, solve=solve, symmetric=True)
 
 
-def _by_matrix(matvec: Callable[[Array], Array], size: int, dtype: Any) -> Callable[[Any, Array], Array]:
-    matrix = jax.lax.stop_gradient(jax.vmap(matvec)(jnp.eye(size, dtype=dtype)))
-    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
-    steep = jnp.abs(values) > max(size, 32) * eps(dtype) * jnp.max(jnp.abs(values))
-    inverse = jnp.where(steep, 1 / jnp.where(steep, values, 1.0), 0.0)
+def _flat(size: int, dtype: Any) -> float:
+    """Eigenvalues this small, relative to the largest, are rounding."""
+    return max(size, 32) * eps(dtype)
+
+
+def _matrix(matvec: Callable[[Array], Array], size: int, dtype: Any) -> Array:
+    matrix = jax.vmap(matvec)(jnp.eye(size, dtype=dtype))
+    return (matrix + matrix.T) / 2
+
+
+def _by_products(*factors: Array) -> Callable[[Any, Array], Array]:
+    """A solution by matrices and diagonals, the first one first."""
 
     def solve(_: Any, b: Array) -> Array:
-        along = inverse * jnp.matmul(vectors.T, b, precision=HIGHEST)
-        return jnp.matmul(vectors, along, precision=HIGHEST)
+        for factor in factors:
+            b = jnp.matmul(factor, b, precision=HIGHEST) if factor.ndim == 2 else factor * b
+        return b
 
     return solve
 

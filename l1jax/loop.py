@@ -1,6 +1,8 @@
 """The loop that all engines share, and the boundary at which solutions are differentiated."""
 
+import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -10,9 +12,10 @@ from jax import Array
 
 from l1jax._arrays import concrete
 from l1jax.block import Block, bare
+from l1jax.certificate import may_have_equalities
 from l1jax.engines import ActiveSet, Engine
 from l1jax.hosted import Penalties, on_host
-from l1jax.implicit import moving, solution_tangents
+from l1jax.implicit import outlook, solution_tangents
 from l1jax.minimum import Controls, Minimum, as_found, certify_all, over_lams, saturated
 from l1jax.rounds import by_rounds, minimise_in_rounds
 from l1jax.search import attempted, run, started, unfinished
@@ -22,41 +25,71 @@ from l1jax.standard_form import StandardForm
 def minimise(
     engine: Engine | ActiveSet,
     mode: str,
-    equalities: bool,
     form: StandardForm,
     penalty: Any,
     lams: Array | None,
     start: tuple[Array, Array],
     controls: Controls,
+    equalities: bool | None = None,
 ) -> Minimum:
     """The minimisers at strengths `lams` (L,), in the order given; None for the penalty's own (L = 1).
 
     mode "warm" solves one after the other, each from the last; "vmap" all at once, in rounds where values can be seen:
     those at many strengths that are done make the others wait no longer. Active sets are driven from the host where
     values can be seen, and leave traced problems to the engine that they carry for these.
+
+    `equalities` is what `may_have_equalities` says, at any strength; None to ask at the last.
     """
-    return _boundary(engine, mode, equalities, False, form, penalty, lams, start, controls)[0]
+    leaves, tree = jax.tree.flatten((form, penalty, lams, start, controls))
+    traced = tuple(i for i, leaf in enumerate(leaves) if not concrete(leaf))
+    run = Run(engine, mode, equalities, tree, leaves, traced)
+    return _boundary(run, False, *(leaves[i] for i in traced))[0] if traced else run.found([])
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
-def _boundary(
-    engine: Engine | ActiveSet, mode: str, equalities: bool, derived: bool, *posed: Any
-) -> tuple[Minimum, Array | None]:
-    """The same, with what may move, for derivatives: a function of arrays, whose own is that of the exact minimiser."""
-    found = _found(engine, mode, equalities, *posed)
-    return found, moving(posed[:3], found.z) if derived else None
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What is asked, with the leaves of what is posed; those at `traced` come anew."""
+
+    engine: Engine | ActiveSet
+    mode: str
+    equalities: bool | None
+    tree: Any
+    leaves: list[Any]
+    traced: tuple[int, ...]
+
+    def all(self, traced: Iterable[Any], others: Iterable[Any]) -> list[Any]:
+        """The leaves, or what stands for them."""
+        parts = dict(zip(self.traced, traced, strict=True))
+        return [parts.get(i, other) for i, other in enumerate(others)]
+
+    def posed(self, traced: Iterable[Any]) -> Any:
+        """(form, penalty, lams, start, controls)"""
+        return jax.tree.unflatten(self.tree, self.all(traced, self.leaves))
+
+    def found(self, traced: Iterable[Any]) -> Minimum:
+        """The minimum."""
+        return _found(self.engine, self.mode, self.equalities, *self.posed(traced))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _boundary(run: Run, derived: bool, *traced: Any) -> tuple[Minimum, Any]:
+    """The minimum, with the outlook for derivatives: a function of arrays, whose own is that of the exact minimiser.
+
+    What isn't traced stays outside: each array that crosses costs time.
+    """
+    found = run.found(traced)
+    return found, outlook(run.posed(traced)[:3], (found.z, found.b, found.loss)) if derived else None
 
 
 @functools.partial(_boundary.defjvp, symbolic_zeros=True)
-def _boundary_jvp(
-    engine: Engine | ActiveSet, mode: str, equalities: bool, derived: bool, primals: Any, tangents: Any
-) -> tuple[Any, Any]:
-    found, may_move = _boundary(engine, mode, equalities, True, *primals)
-    at = found.z, found.b, found.loss
-    (dz, db, dloss), moves = solution_tangents(primals[:3], tangents[:3], at, may_move)
-    may_move = may_move if derived else None
-    still = jax.tree.map(_still, (found.told, may_move))
-    return (found, may_move), (Minimum(dz, db, dloss, still[0] | moves), still[1])
+def _boundary_jvp(run: Run, derived: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    found, known = _boundary(run, True, *primals)
+    given = run.posed(primals)[:3]
+    dots = run.all(tangents, [None] * len(run.leaves))[: len(jax.tree.leaves(given))]
+    (dz, db, dloss), moves = solution_tangents(given, dots, (found.z, found.b, found.loss), known)
+    known = known if derived else None
+    still = jax.tree.map(_still, (found.told, known))
+    return (found, known), (Minimum(dz, db, dloss, still[0] | moves), still[1])
 
 
 def _still(a: Array) -> Any:
@@ -64,8 +97,10 @@ def _still(a: Array) -> Any:
     return np.zeros(a.shape, a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else jax.dtypes.float0)
 
 
-def _found(engine: Engine | ActiveSet, mode: str, equalities: bool, *posed: Any) -> Minimum:
+def _found(engine: Engine | ActiveSet, mode: str, equalities: bool | None, *posed: Any) -> Minimum:
     form, penalty, lams, start, controls = posed
+    if equalities is None:
+        equalities = may_have_equalities(penalty if lams is None else penalty.with_lam(lams[-1]), form)
     if isinstance(engine, ActiveSet):
         if concrete(posed):
             penalties = Penalties(form, penalty, lams)

@@ -17,7 +17,7 @@ from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values
 from l1jax.progress import progress_bar
 from l1jax.result import Result
-from l1jax.solving import choose_engine, make_controls, may_have_equalities, starting_point
+from l1jax.solving import choose_engine, make_controls, starting_point
 from l1jax.standard_form import StandardForm, prepared
 
 CHUNKS = 20  # how often a progress bar moves, at most
@@ -84,14 +84,12 @@ def path(
     else:
         strengths = check_lams(lams, problem)
         ordered, back = descending(strengths)
-    # Whatever is free at a strength of 0 or more is free at the least one.
-    equalities = may_have_equalities(penalty.with_lam(ordered[-1]), form)
     z, b = starting_point(problem, form, None)
     start = (z[None], b[None])
     if progress or partial:
-        found = _in_chunks(engine, mode, equalities, form, penalty, ordered, start, controls, progress, partial)
+        found = _in_chunks(engine, mode, form, penalty, ordered, start, controls, progress, partial)
     else:
-        found = minimise(engine, mode, equalities, form, penalty, ordered, start, controls)
+        found = minimise(engine, mode, form, penalty, ordered, start, controls)
     if back is not None:
         found = jax.tree.map(lambda a: a[back], found)
     return Result(**found.told, lams=as_dtype(strengths, problem.dtype), names=problem.names)
@@ -100,7 +98,6 @@ def path(
 def _in_chunks(
     engine: Engine | ActiveSet,
     mode: str,
-    equalities: bool,
     form: StandardForm,
     penalty: Penalty,
     lams: Array,
@@ -118,7 +115,7 @@ def _in_chunks(
     with progress_bar(progress, lams.shape[0], "lambda", "path") as advance:
         try:
             for k in range(0, lams.shape[0], size):
-                part = minimise(engine, mode, equalities, form, penalty, padded[k : k + size], start, controls)
+                part = minimise(engine, mode, form, penalty, padded[k : k + size], start, controls)
                 jax.block_until_ready(part)  # type: ignore[no-untyped-call]
                 parts.append(part)
                 start = (part.z[-1:], part.b[-1:])

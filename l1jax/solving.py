@@ -11,14 +11,13 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from l1jax._arrays import as_dtype, concrete
-from l1jax.certificate import certify
+from l1jax.certificate import certify, may_have_equalities
 from l1jax.engines import ActiveSet, Engine, by_name, from_transformation
 from l1jax.loop import minimise
 from l1jax.minimum import Controls, Stop
-from l1jax.penalties import Penalty
 from l1jax.problem import Problem, check_values, numeric, on_device
 from l1jax.result import Result
-from l1jax.standard_form import StandardForm, possible, prepared
+from l1jax.standard_form import StandardForm, prepared
 
 
 def solve(
@@ -62,8 +61,7 @@ def solve(
     controls = make_controls(problem, engine, tol, max_steps)
     form, penalty = prepared(problem)
     z, b = starting_point(problem, form, init)
-    equalities = may_have_equalities(penalty, form)
-    found = minimise(engine, "warm", equalities, form, penalty, None, (z[None], b[None]), controls)
+    found = minimise(engine, "warm", form, penalty, None, (z[None], b[None]), controls)
     return Result(**found.told, lams=as_dtype(penalty.lam, problem.dtype), names=problem.names)
 
 
@@ -145,17 +143,6 @@ def starting_point(problem: Problem, form: StandardForm, init: Any) -> tuple[Any
         raise ValueError("init: NaN or infinite values")
     z, b = form.from_raw(coef, intercept)
     return jax.lax.stop_gradient((z, b if problem.fit_intercept else b * 0))
-
-
-def may_have_equalities(penalty: Penalty, form: StandardForm) -> bool:
-    """Whether some coefficient may be unpenalised on a side, which certificates must know."""
-    return possible(_sides_at_zero, penalty, form)
-
-
-@jax.jit
-def _sides_at_zero(penalty: Any, zero: Array) -> Array:
-    ones = jnp.ones_like(zero)
-    return jnp.any(penalty.excess(ones) != 0) | jnp.any(penalty.excess(-ones) != 0)
 
 
 def duality_gap(problem: Problem, coef: ArrayLike, intercept: ArrayLike | None = None) -> Array:

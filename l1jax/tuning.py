@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def tune(
     start: dict[str, ArrayLike],
     *,
     criterion: str = "held-out",
-    held_out: tuple[ArrayLike, ArrayLike] | None = None,
+    held_out: tuple[ArrayLike, ArrayLike] | Problem | None = None,
     folds: ArrayLike | None = None,
     noise: ArrayLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -68,7 +68,8 @@ def tune(
       criterion: "held-out", the mean deviance of `held_out`; "folds", the mean over `folds` of that of the rows left
         out, by their weight as in `cross_validate`; "sure", Stein's unbiased estimate of the prediction error, for
         squared loss and noise of known size.
-      held_out: (X, y), rows that no solution sees.
+      held_out: (X, y), rows that no solution sees; or a `Problem` of them, where they have weights, offsets or a loss
+        with values of their own, such as the events of `Cox`. Its penalty plays no part.
       folds: a fold number for each row, (n,).
       noise: the standard deviation of the noise, above 0.
       optimizer: any optax transformation; by default `optax.adam(0.1)`.
@@ -156,11 +157,9 @@ def _criterion(
     what, given = needs[name]
     if given is None:
         raise ValueError(f'criterion: "{name}" wants {what}=')
-    if name == "held-out" and problem.loss.holds_rows:
-        raise ValueError(f"loss: {type(problem.loss).__name__} holds values of rows, which other rows can't use")
     n = problem.X.shape[0]
     if name == "held-out":
-        out = _Rows(*(jnp.asarray(a, problem.dtype) for a in given))
+        out = _other_rows(problem, given)
         return (lambda penalty, init: _deviance(problem, penalty, tol, init, out)), 1
     if name == "folds":
         of = np.asarray(given)
@@ -177,9 +176,8 @@ def _criterion(
             starts = [None] * len(parts) if inits is None else inits
             each = []
             for (kept, out), init in zip(parts, starts, strict=True):
-                inside = dataclasses.replace(problem, sample_weight=kept)
-                rows = _Rows(problem.X, problem.y, out, problem.offset)
-                each.append(_deviance(inside, penalty, tol, init, rows))
+                inside, outside = (dataclasses.replace(problem, sample_weight=w) for w in (kept, out))
+                each.append(_deviance(inside, penalty, tol, init, outside))
             total = sum((a * value for a, (value, _) in zip(share, each, strict=True)), jnp.zeros((), problem.dtype))
             return total, [init for _, init in each]
 
@@ -204,20 +202,27 @@ def _criterion(
     return sure, 1
 
 
-class _Rows(NamedTuple):
-    """Some rows of a problem."""
+def _other_rows(problem: Problem, given: Any) -> Problem:
+    """The held-out rows, which are to be of the same kind."""
+    loss = type(problem.loss).__name__
+    if isinstance(given, Problem):
+        given = dataclasses.replace(given, penalty=problem.penalty)
+    elif problem.loss.holds_rows:
+        raise ValueError(f"held_out: want a Problem of these rows, as {loss} holds values of rows; got (X, y)")
+    else:
+        X, y = (jnp.asarray(a, problem.dtype) for a in given)
+        given = dataclasses.replace(problem, X=X, y=y, sample_weight=None, offset=None, names=None)
+    p, dtype = problem.X.shape[1], problem.dtype
+    if given.X.shape[1] != p or given.dtype != dtype or not isinstance(given.loss, type(problem.loss)):
+        other = f"{given.X.shape[1]}, {given.dtype}, {type(given.loss).__name__}"
+        raise ValueError(f"held_out: want {p} columns, {dtype} and the loss {loss}, like the problem's; got {other}")
+    check_values(given)
+    return given
 
-    X: Array
-    y: Array
-    sample_weight: Array | None = None
-    offset: Array | None = None
 
-
-def _deviance(problem: Problem, penalty: Any, tol: float | None, init: Any, out: _Rows) -> tuple[Array, Any]:
+def _deviance(problem: Problem, penalty: Any, tol: float | None, init: Any, out: Problem) -> tuple[Array, Any]:
     """The mean deviance of the rows `out` at the solution; where to start the next one."""
-    problem = dataclasses.replace(problem, penalty=penalty)
-    found = solve(problem, tol=tol, init=init)
-    loss = problem.loss
-    s = dataclasses.replace(problem, **out._asdict()).weights()
-    value = 2 * loss.value(predict(found, out.X, offset=out.offset), loss.encode(out.y), s)
+    found = solve(dataclasses.replace(problem, penalty=penalty), tol=tol, init=init)
+    eta = predict(found, out.X, offset=out.offset)
+    value = 2 * out.loss.value(eta, out.loss.encode(out.y), out.weights())
     return value, jax.lax.stop_gradient((found.coef, found.intercept))

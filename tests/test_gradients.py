@@ -1,5 +1,6 @@
 """Derivatives of solutions in every leaf, of both orders and directions, traced and not; and at kinks."""
 
+import dataclasses
 import functools
 
 import jax
@@ -195,6 +196,19 @@ def test_least_solutions_of_flat_systems():
     for rhs in (b, A @ b, 0 * b):
         iterated = implicit.conjugate_residuals(lambda x: jnp.asarray(A) @ x, jnp.asarray(rhs))
         np.testing.assert_allclose(iterated, np.linalg.pinv(A, rcond=1e-12) @ rhs, rtol=1e-6, atol=1e-9)
+    for matrix, rcond in ((A, 1e-12), (A + np.eye(12), 0.0)):
+        inverse = jnp.asarray(implicit._inverse(matrix))
+        found = implicit.least_solution(lambda x, matrix=matrix: matrix @ x, jnp.asarray(b), inverse)
+        np.testing.assert_allclose(found, np.linalg.pinv(matrix, rcond=rcond) @ b, rtol=1e-9)
+    assert np.all(np.isnan(implicit._inverse(np.full((3, 3), np.nan))))
+
+
+def test_a_solve_that_is_not_differentiated_meets_no_boundary(monkeypatch):
+    monkeypatch.setattr("l1jax.loop._boundary", None)
+    problem = l1jax.Problem(RNG.normal(size=(8, 4)), RNG.normal(size=8), penalty=l1jax.L1(0.1))
+    assert l1jax.solve(problem).converged
+    with pytest.raises(TypeError):
+        jax.grad(lambda lam: l1jax.solve(dataclasses.replace(problem, penalty=l1jax.L1(lam))).objective)(0.1)
 
 
 def test_equal_singular_values_have_the_map_s_derivative():

@@ -64,6 +64,34 @@ def test_folds_count_by_their_weights(loss):
     assert found.result.df > 0
 
 
+def test_held_out_rows_may_have_values_of_their_own():
+    """Weighted proportional hazards, by the definition of Breslow's partial likelihood on the held-out rows."""
+    events, weights, times = RNG.random(2 * N) < 0.7, RNG.integers(1, 4, 2 * N), np.exp(-y / 2)
+
+    def rows(at):
+        return l1jax.Problem(
+            X[at],
+            times[at],
+            l1jax.Cox(events[at]),
+            l1jax.L1(1.0),
+            sample_weight=weights[at],
+            fit_intercept=False,
+        )
+
+    def deviance(coef, at):
+        eta, t, d, w = X[at] @ coef, times[at], events[at], weights[at] / np.sum(weights[at])
+        risks = [np.log(np.sum(w * np.exp(eta) * (t >= when))) for when in t]
+        return 2 * sum(d * w * (risks - eta - np.log(w)))  # the infimum, without ties
+
+    fit, out = rows(slice(N)), rows(slice(N, None))
+    found = l1jax.tune(fit, one, {"lam": float(l1jax.lambda_max(fit)) / 2}, held_out=out, tol=1e-8)
+    coefs = l1jax.path(fit, lams=GRID * 0.5, tol=1e-8).coef
+    expected = [deviance(np.asarray(coef), slice(N, None)) for coef in coefs]
+    np.testing.assert_allclose(found.criterion, deviance(np.asarray(found.result.coef), slice(N, None)), rtol=1e-5)
+    assert 0.1 < np.argmin(expected) / len(GRID) < 0.9
+    assert found.criterion <= np.min(expected) * (1 + 2e-3)
+
+
 def test_stein_s_estimate_counts_the_support():
     """Of an orthonormal design at lam: residual + 2*noise^2*nonzeros/n - noise^2, up to the random direction."""
     Q = np.linalg.qr(RNG.normal(size=(64, 6)))[0] * 8
@@ -97,6 +125,9 @@ def test_many_hyperparameters_in_range_with_any_optimizer(capsys):
     [
         ({"criterion": "aic"}, 'want "held-out", "folds" or "sure"'),
         ({"held_out": None}, "wants held_out="),
+        ({"held_out": (X[:, 1:], y)}, "want 20 columns, float64 and the loss Squared"),
+        ({"held_out": l1jax.Problem(X, y > 0, l1jax.Logistic(), l1jax.L1(1.0))}, "the loss Squared, like"),
+        ({"held_out": (X, np.where(y > 1, np.nan, y))}, "y: NaN"),
         ({"criterion": "folds", "folds": np.zeros(N)}, "at least 2 folds"),
         ({"criterion": "folds", "folds": np.arange(3)}, "at least 2 folds"),
         ({"criterion": "sure", "noise": 0.0}, "noise: want a number above 0"),
@@ -109,6 +140,12 @@ def test_complaints(change, words):
     given = {"start": {"lam": 0.3}, "held_out": OUT} | change
     with pytest.raises(ValueError, match=words):
         l1jax.tune(PROBLEM, one, given.pop("start"), **given)
+
+
+def test_held_out_rows_of_losses_that_hold_rows_want_a_problem():
+    problem = dataclasses.replace(PROBLEM, loss=l1jax.Cox(np.ones(N)), fit_intercept=False)
+    with pytest.raises(ValueError, match="want a Problem of these rows, as Cox holds values"):
+        l1jax.tune(problem, one, {"lam": 0.1}, held_out=OUT)
 
 
 def test_it_is_no_layer_itself():

@@ -55,7 +55,7 @@ def solve_block(
 
     def lane(form: StandardForm, penalty: Any, lams: Array) -> Result:
         start = jax.tree.map(lambda a: a[None], form.start)
-        found = minimise(engine, mode, equalities, form, penalty, lams, start, controls)
+        found = minimise(engine, mode, form, penalty, lams, start, controls, equalities)
         return Result(**found.told, lams=lams)
 
     return block.over(lane, penalties, lams)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
+from l1jax.certificate import may_have_equalities
 from l1jax.engines import ActiveSet, Engine
 from l1jax.folds import Folds
 from l1jax.grid import check_lams, check_one_strength, descending, grid_from, has_unpriced
@@ -23,7 +24,7 @@ from l1jax.paths import path
 from l1jax.penalties import Elementwise, with_ratio
 from l1jax.problem import Problem, check_problem, check_values
 from l1jax.result import Result
-from l1jax.solving import choose_engine, make_controls, may_have_equalities
+from l1jax.solving import choose_engine, make_controls
 from l1jax.standard_form import StandardForm, standard_form
 from l1jax.sufficient import suits
 from l1jax.sweeping.axes import Axes, check_axes, starts
