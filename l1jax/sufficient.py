@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from l1jax._arrays import eps
 from l1jax.design import Design
@@ -76,12 +77,11 @@ def few_rows(form: StandardForm, known: Moments) -> StandardForm:
     return dataclasses.replace(form, design=design, y=y, s=s, offset=offset)
 
 
-def hidden(form: StandardForm, known: Moments, z: Floats) -> Floats:
-    """What errors of moments may hide of the gaps of points (L, p)."""
-    null = float(form.null_objective)
-    length = (2 * null) ** 0.5 + np.abs(z) @ np.asarray(form.design.norm)
-    gaps: Floats = known.share * length**2 / (null if null > 0 else 1)
-    return gaps
+def hidden(form: StandardForm, share: Array | float, z: Array) -> Array:
+    """What errors of moments, such a share of them, may hide of the gaps of points (..., p)."""
+    null = form.null_objective
+    length = (2 * null) ** 0.5 + jnp.abs(z) @ form.design.norm
+    return share * length**2 / jnp.where(null > 0, null, 1.0)
 
 
 def digits(shape: tuple[int, int]) -> float:

@@ -62,9 +62,11 @@ class Axes:
         if "folds" not in at and "weights" not in at:
             return None
         own = jnp.ones(problem.X.shape[:1], problem.dtype) if problem.sample_weight is None else problem.sample_weight
-        own = jnp.broadcast_to(own, (*np.shape(next(iter(at.values()))), *own.shape))
         if "weights" in at:
-            own = own * jnp.asarray(self.weights[at["weights"]], problem.dtype)
+            given = jnp.asarray(self.weights[at["weights"]], problem.dtype)
+            own = given if problem.sample_weight is None else jnp.broadcast_to(own, given.shape) * given
+        else:
+            own = jnp.broadcast_to(own, (*np.shape(at["folds"]), *own.shape))
         return weights_of(self.folds[at["folds"]], own) if "folds" in at else own
 
     def posed(self, problem: Problem, lane: int) -> Problem:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from l1jax.block import Block, bare
-from l1jax.certificate import Certificate, certify
+from l1jax.certificate import Certificate, certify, certify_by_moments
 from l1jax.design import HIGHEST, Design, Reweighted, reweighted, second_moments
 from l1jax.engines import Engine
 from l1jax.engines.homotopy import KNOTS_PER_STRENGTH
@@ -19,6 +19,7 @@ from l1jax.penalties import L1, Factors, Terms
 from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
+from l1jax.sufficient import hidden
 from l1jax.sweeping.knots import walk_lanes
 from l1jax.sweeping.lanes import Moments, descend_lanes
 from l1jax.sweeping.wide import walk_near
@@ -61,10 +62,12 @@ def solve_block(
     return block.over(lane, penalties, lams)
 
 
-def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array, controls: Controls) -> Result:
+def descend_block(
+    block: Block, known: Moments | Array | None, penalties: Any, lams: Array, controls: Controls
+) -> Result:
     """The same for the squared loss, in step: knot by knot or by coordinate descent; NaN where Gram matrices can't say.
 
-    gram: X'SX of the shared matrix under each lane's weights, (L, p, p), where it is known.
+    known: X'SX of the shared matrix under each lane's weights, (L, p, p), or all moments, which certify then.
     """
     scale = block.forms.design.scale
     strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
@@ -82,7 +85,8 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
 
         return block.over(lane, z.T).T
 
-    yy = jnp.sum(block.forms.s * block.forms.y**2, axis=1)
+    moments = known if isinstance(known, Moments) else None
+    yy = jnp.sum(block.forms.s * block.forms.y**2, axis=1) if moments is None else moments.yy
     single, p, base = yy.dtype.itemsize < 8, scale.shape[1], terms_of(jnp.ones_like(yy)).l1
     low, high = terms_of(lams[:, -1]).domain()
     free = jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
@@ -91,9 +95,10 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
     if walks and p > WIDE:
         z, sweeps = walk_near(block, base.T, yy, lams)
     elif walks and p <= KNOTS_PER_STRENGTH * lams.shape[1]:
-        z, sweeps = walk_lanes(base, _moments(block, yy, gram), lams.T)
+        moments = moments or _moments(block, yy, known)
+        z, sweeps = walk_lanes(base, moments, lams.T)
     else:
-        moments = _moments(block, yy, gram)
+        moments = moments or _moments(block, yy, known)
         z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
     sound = _has_digits(block) & ~free
     z = jnp.where(sound[None, None], z, jnp.nan)
@@ -101,7 +106,22 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
     def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
         return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
 
-    if block.shared:  # a strength at a time, all lanes: products of matrices
+    def by_moments(form: StandardForm, penalty: Any, lam: Array, share: Array, z: Array, *at: Array) -> Certificate:
+        done = certify_by_moments(form, form.units(penalty.with_lam(lam)), z, *at)
+        gap = done.gap + hidden(form, share, z)
+        return dataclasses.replace(done, gap=gap, measure=gap)
+
+    if isinstance(known, Moments):
+        G, c, share = known.G, known.c, known.share
+
+        def at(lam_z):
+            lam, z = lam_z
+            q = c - jnp.sum(G * z[:, None], axis=0)
+            return block.over(by_moments, penalties, lam, share, z.T, q.T, c.T, yy)
+
+        done = jax.lax.map(at, (lams.T, z))
+        done = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), done)
+    elif block.shared:  # a strength at a time, all lanes: products of matrices
         done = jax.lax.map(lambda at: block.over(certified, penalties, at[0], at[1].T), (lams.T, z))
         done = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), done)
     else:  # a lane at a time, all strengths

@@ -10,6 +10,7 @@ from jax import Array
 from l1jax._arrays import eps
 from l1jax._node import node
 from l1jax.penalties import Terms
+from l1jax.prox import soft_threshold
 
 HISTORY = 5  # sweeps between extrapolations
 ROUNDS = 500  # of that many sweeps, at most, for one strength
@@ -17,11 +18,15 @@ ROUNDS = 500  # of that many sweeps, at most, for one strength
 
 @node
 class Moments:
-    """X'SX, X'Sy and y'Sy of L lanes: G (p, p, L), or (p, p) if all share it; c (p, L); yy (L,)."""
+    """X'SX, X'Sy and y'Sy of L lanes: G (p, p, L), or (p, p) if all share it; c (p, L); yy (L,).
+
+    Products of columns may be wrong by `share` (L,) of these columns' lengths; None where rows are to be asked.
+    """
 
     G: Array
     c: Array
     yy: Array
+    share: Any = None
 
 
 def descend_lanes(
@@ -102,16 +107,16 @@ def sweep(G: Array, terms: Terms, point: Point) -> Point:
 
     def step(carry: tuple[Array, Array, Array], own: Any) -> Any:
         q, last, move = carry
-        j, g, here, z = own
+        j, g, per, l1, lower, upper, z = own
         q = moved(q, last, move)
-        pace = jnp.where(g > 0, 1 / jnp.where(g > 0, g, 1.0), 0.0)
-        new = here.prox(z + pace * jax.lax.dynamic_index_in_dim(q, j, 0, keepdims=False), pace)
-        new = jnp.where(g > 0, new, 0.0)
+        pull = g * z + jax.lax.dynamic_index_in_dim(q, j, 0, keepdims=False)
+        new = jnp.clip(soft_threshold(pull, l1) * per, lower, upper)
         return (q, j, new - z), new
 
-    j = jnp.arange(z.shape[0], dtype=jnp.int32)
+    g, j = diagonal(G, z), jnp.arange(z.shape[0], dtype=jnp.int32)
+    per = jnp.where(g > 0, 1 / jnp.where(g > 0, g + terms.l2, 1.0), 0.0)  # columns of zeros stay
     begin = (q, j[0], jnp.zeros_like(z[0]))
-    (q, last, move), z = jax.lax.scan(step, begin, (j, diagonal(G, z), terms, z))
+    (q, last, move), z = jax.lax.scan(step, begin, (j, g, per, terms.l1, terms.lower, terms.upper, z))
     return z, moved(q, last, move)
 
 
@@ -126,12 +131,21 @@ def _extrapolated(points: Point) -> Point:
     z, _ = points
     steps = z[1:] - z[:-1]
     m = steps.shape[0]
-    inner = jnp.sum(steps[:, None] * steps[None], axis=2).transpose(2, 0, 1)
-    size = jnp.trace(inner, axis1=1, axis2=2)[:, None, None]
-    scaled = inner / jnp.where(size > 0, size, 1.0) + 1e-10 * jnp.eye(m, dtype=z.dtype)[None]
-    weights = jnp.linalg.solve(scaled, jnp.ones((*scaled.shape[:1], m, 1), z.dtype))[..., 0].T
+    inner = jnp.sum(steps[:, None] * steps[None], axis=2)
+    size = jnp.trace(inner)
+    scaled = inner / jnp.where(size > 0, size, 1.0)[None, None] + 1e-10 * jnp.eye(m, dtype=z.dtype)[..., None]
+    weights = _solved(scaled)
     weights = weights / jnp.sum(weights, axis=0)[None]
     return jax.tree.map(lambda a: jnp.sum(weights[:, None] * a[1:], axis=0), points)
+
+
+def _solved(A: Array) -> Array:
+    """w with A w = 1, for small positive definite A (m, m, L), all lanes at once: (m, L)."""
+    A = jnp.concatenate([A, jnp.ones_like(A[:, :1])], axis=1)
+    for k in range(len(A)):
+        row = A[k] / A[k, k][None]
+        A = (A - A[:, k, None] * row[None]).at[k].set(row)
+    return A[:, -1]
 
 
 def _better(moments: Moments, terms: Terms, one: Point, other: Point) -> Point:
