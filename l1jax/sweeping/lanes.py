@@ -75,25 +75,23 @@ def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[
         *_, going, k = carry
         return jnp.any(going) & (k < ROUNDS)
 
-    def body(carry: Any) -> Any:
+    def advanced(carry: Any, ahead: Point, count: int) -> Any:
         point, sweeps, going, k = carry
-        # One sweep where the prediction may do; it ends with a sweep, as what is extrapolated may have wrong signs.
-        new = jax.lax.cond(k == 0, lambda point: point, several, point)
-        new = sweep(moments.G, terms, new)
+        new = sweep(moments.G, terms, ahead)  # at the end, as what is extrapolated may have wrong signs
         new = jax.tree.map(lambda a, b: jnp.where(going[None], a, b), new, point)  # whatever the others do
-        length = jnp.sum(diagonal(moments.G, new[0]) * (new[0] - point[0]) ** 2, axis=0)
+        length = jnp.sum(own * (new[0] - point[0]) ** 2, axis=0)
         moving = length > (16 * eps(length.dtype)) ** 2 * moments.yy  # else only rounding is left
-        sweeps = sweeps + jnp.where(going, jnp.where(k == 0, 1, HISTORY), 0)
-        return new, sweeps, going & moving & _open(moments, terms, new, goal), k + 1
+        return new, sweeps + jnp.where(going, count, 0), going & moving & _open(moments, terms, new, goal), k + 1
 
     def several(point: Point) -> Point:
         after, points = jax.lax.scan(lambda at, _: (sweep(moments.G, terms, at),) * 2, point, length=HISTORY - 1)
         points = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), point, points)
         return _better(moments, terms, _extrapolated(points), after)
 
-    sweeps = jnp.zeros(start[0].shape[1], jnp.int32)
+    own, sweeps = diagonal(moments.G, start[0]), jnp.zeros(start[0].shape[1], jnp.int32)
     carry = (start, sweeps, jnp.ones_like(sweeps, bool), jnp.zeros((), jnp.int32))
-    point, sweeps, *_ = jax.lax.while_loop(unfinished, body, carry)
+    carry = advanced(carry, start, 1)  # the prediction may do
+    point, sweeps, *_ = jax.lax.while_loop(unfinished, lambda at: advanced(at, several(at[0]), HISTORY), carry)
     return point, sweeps
 
 

@@ -70,7 +70,7 @@ def _lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh
 
             def some(lanes: Any) -> Result:
                 weights, penalties, grids = lanes
-                block, moments = resampled(problem, form, table, weights)
+                block, moments = resampled(form, table, weights)
                 return descend_block(block, moments, penalties, grids, controls)
 
             weights, _, penalties, _, grids = lanes

@@ -24,7 +24,7 @@ from l1jax.penalties import Elementwise, with_ratio
 from l1jax.problem import Problem, check_problem, check_values
 from l1jax.result import Result
 from l1jax.solving import choose_engine, make_controls, may_have_equalities
-from l1jax.standard_form import StandardForm, standard_form
+from l1jax.standard_form import StandardForm, form_with, standard_form
 from l1jax.sufficient import digits, suits
 from l1jax.sweeping.axes import Axes, check_axes, starts
 from l1jax.sweeping.blocks import WIDE, straight
@@ -139,6 +139,8 @@ class Study:
     engine: Engine | ActiveSet
     controls: Controls
     asked: dict[str, Any]
+    training: tuple[int | None, Training] | None = None
+    """The folds of one target, or of y: the last that was asked for."""
 
     @functools.cached_property
     def form(self) -> StandardForm:
@@ -253,20 +255,20 @@ class Study:
 
     def _trained(self, lams: Array, lane: int) -> Result | None:
         """The same from the moments of a fold's rows; None where these can't say."""
-        if self.training is None or not isinstance(self.engine, ActiveSet) or self._equalities(lams):
+        if not self.by_moments or not isinstance(self.engine, ActiveSet) or self._equalities(lams):
             return None
-        weights, targets, penalties, folds, _ = jax.tree.map(lambda a: a[0], self._lanes(np.array([lane]), lams[None]))
-        return self.training.solve(self.engine, int(folds), weights, targets, penalties, lams, self.controls)
+        at = self.axes.places(lane)
+        problem, target = dataclasses.replace(self.axes, folds=None).at(self.problem, at), at.get("targets")
+        if self.training is None or self.training[0] != target:
+            form = self.form if target is None else form_with(problem, self.form.design)
+            self.training = target, Training(form, np.asarray(self.axes.folds))
+        return self.training[1].solve(self.engine, int(at["folds"]), problem.penalty, lams, self.controls)
 
     @functools.cached_property
-    def training(self) -> Training | None:
-        """The folds' rows, where moments say all that is asked."""
-        folds, penalty = self.axes.folds, self.problem.penalty
-        if folds is None or self.axes.weights is not None or not isinstance(penalty, Elementwise):
-            return None
-        if not suits(self.form, float(self.controls.tol)):
-            return None
-        return Training(self.problem, self.form, np.asarray(folds))
+    def by_moments(self) -> bool:
+        """Whether the moments of folds say all that is asked."""
+        axes, plain = self.axes, isinstance(self.problem.penalty, Elementwise)
+        return axes.folds is not None and axes.weights is None and plain and suits(self.form, float(self.controls.tol))
 
     @property
     def _how(self) -> dict[str, Any]:
