@@ -84,7 +84,9 @@ def hidden(form: StandardForm, share: Array | float, z: Array) -> Array:
     return share * length**2 / jnp.where(null > 0, null, 1.0)
 
 
-def under(form: StandardForm, ones: Array, ys: Array, squares: Array, sizes: Array) -> tuple[StandardForm, Array, Array]:
+def under(
+    form: StandardForm, ones: Array, ys: Array, squares: Array, sizes: Array
+) -> tuple[StandardForm, Array, Array]:
     """A form under other weights, its X'Sy, and by how much rounding grew where means were taken off.
 
     Given are weighted means of products with 1, with y and with themselves, of the columns of X, 1 and y, (p + 2,);

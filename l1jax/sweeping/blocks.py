@@ -67,7 +67,8 @@ def descend_block(
 ) -> Result:
     """The same for the squared loss, in step: knot by knot or by coordinate descent; NaN where Gram matrices can't say.
 
-    known: X'SX of the shared matrix under each lane's weights, (L, p, p), or all moments, which certify then.
+    known: X'SX of the shared matrix under each lane's weights, (L, p, p); or all moments, from which certificates are
+    then made as well.
     """
     scale = block.forms.design.scale
     strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
@@ -85,8 +86,7 @@ def descend_block(
 
         return block.over(lane, z.T).T
 
-    moments = known if isinstance(known, Moments) else None
-    yy = jnp.sum(block.forms.s * block.forms.y**2, axis=1) if moments is None else moments.yy
+    yy = known.yy if isinstance(known, Moments) else jnp.sum(block.forms.s * block.forms.y**2, axis=1)
     single, p, base = yy.dtype.itemsize < 8, scale.shape[1], terms_of(jnp.ones_like(yy)).l1
     low, high = terms_of(lams[:, -1]).domain()
     free = jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
@@ -95,38 +95,36 @@ def descend_block(
     if walks and p > WIDE:
         z, sweeps = walk_near(block, base.T, yy, lams)
     elif walks and p <= KNOTS_PER_STRENGTH * lams.shape[1]:
-        moments = moments or _moments(block, yy, known)
-        z, sweeps = walk_lanes(base, moments, lams.T)
+        z, sweeps = walk_lanes(base, _moments(block, yy, known), lams.T)
     else:
-        moments = moments or _moments(block, yy, known)
+        moments = _moments(block, yy, known)
         z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
-    sound = _has_digits(block) & ~free
+    sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
     z = jnp.where(sound[None, None], z, jnp.nan)
 
     def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
         return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
 
-    def by_moments(form: StandardForm, penalty: Any, lam: Array, share: Array, z: Array, *at: Array) -> Certificate:
-        done = certify_by_moments(form, form.units(penalty.with_lam(lam)), z, *at)
-        gap = done.gap + hidden(form, share, z)
-        return dataclasses.replace(done, gap=gap, measure=gap)
+    def by_rows(at: tuple[Array, Array]) -> Certificate:
+        return block.over(certified, penalties, at[0], at[1].T)
 
-    if isinstance(known, Moments):
-        G, c, share = known.G, known.c, known.share
+    def by_moments(moments: Moments, at: tuple[Array, Array]) -> Certificate:
+        def lane(form: StandardForm, penalty: Any, lam: Array, share: Array, z: Array, *at: Array) -> Certificate:
+            done = certify_by_moments(form, form.units(penalty.with_lam(lam)), z, *at)
+            gap = done.gap + hidden(form, share, z)
+            return dataclasses.replace(done, gap=gap, measure=gap)
 
-        def at(lam_z):
-            lam, z = lam_z
-            q = c - jnp.sum(G * z[:, None], axis=0)
-            return block.over(by_moments, penalties, lam, share, z.T, q.T, c.T, yy)
+        lam, z = at
+        q = moments.c - jnp.sum(moments.G * z[:, None], axis=0)
+        return block.over(lane, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
 
-        done = jax.lax.map(at, (lams.T, z))
-        done = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), done)
-    elif block.shared:  # a strength at a time, all lanes: products of matrices
-        done = jax.lax.map(lambda at: block.over(certified, penalties, at[0], at[1].T), (lams.T, z))
+    if block.shared:  # a strength at a time, all lanes: products of matrices
+        each: Any = functools.partial(by_moments, known) if isinstance(known, Moments) else by_rows
+        done = jax.lax.map(each, (lams.T, z))
         done = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), done)
     else:  # a lane at a time, all strengths
-        each = jax.vmap(certified, in_axes=(None, None, 0, 0))
-        done = block.over(each, penalties, lams, z.transpose(2, 0, 1))
+        along = jax.vmap(certified, in_axes=(None, None, 0, 0))
+        done = block.over(along, penalties, lams, z.transpose(2, 0, 1))
 
     def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
         return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
@@ -139,13 +137,15 @@ def straight(penalty: Any) -> bool:
     return isinstance(penalty.penalty if isinstance(penalty, Factors) else penalty, L1)
 
 
-def _moments(block: Block, yy: Array, gram: Array | None) -> Moments:
+def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
+    if isinstance(known, Moments):
+        return known
     forms, design = block.forms, block.forms.design
     c = block.over(lambda form: form.design.tdot(form.s * form.y))
     if not block.shared:
         G = block.over(lambda form: form.design.gram(form.s)).transpose(1, 2, 0)
     elif isinstance(design, Reweighted):
-        raw = _second_moments(block.XT, forms.s) if gram is None else gram.transpose(1, 2, 0)
+        raw = _second_moments(block.XT, forms.s) if known is None else known.transpose(1, 2, 0)
         G = jax.vmap(_about, in_axes=(0, 2, 0, None), out_axes=2)(design, raw, forms.s, block.XT)
     else:
         G = second_moments(block.XT, forms.s[0])

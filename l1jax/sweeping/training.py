@@ -56,15 +56,13 @@ class Training:
     def whole(self) -> Array:
         return jnp.asarray(sum(self.parts) if self.parts else self.sums(self.s > 0))
 
-    def solve(
-        self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls
-    ) -> Result | None:
+    def solve(self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls) -> Result | None:
         """The results of a fold at strengths (L,), largest first; None where its moments have lost their digits."""
         if np.sum(self.inside[k]) <= np.sum(self.outside[k]):
-            given = self.sums(self.inside[k]), None
+            form, G, c, share = _posed(self.form, self.sums(self.inside[k]), None)
         else:
-            given = self.whole, self.parts[k] if self.parts else self.sums(self.outside[k])
-        form, G, c, share = _posed(self.form, *given)
+            left_out = self.parts[k] if self.parts else self.sums(self.outside[k])
+            form, G, c, share = _posed(self.form, self.whole, left_out)
         if not bool(form.fit) or not float(share) < np.inf:
             return None
         known = Moments(np.asarray(G), np.asarray(c), 2 * float(form.null_objective), float(share))
@@ -74,7 +72,7 @@ class Training:
 
 
 @jax.jit
-def _posed(form: StandardForm, whole: Array, left_out: Array | None) -> Any:
+def _posed(form: StandardForm, whole: Any, left_out: Any) -> Any:
     """A fold's form, without its rows, and its moments; by how much they may be wrong."""
     sums = whole if left_out is None else whole - left_out
     total = sums[-2, -2]
