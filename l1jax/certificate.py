@@ -71,7 +71,7 @@ def certify_by_moments(form: StandardForm, penalty: Any, z: Array, q: Array, c: 
     loss = residual / 2
     objective = loss + penalty.value(z)
     gap = relative_gap(form, objective, dual, z, q)
-    b, ones = jnp.zeros_like(loss), jnp.sum(form.s)
+    b, ones = jnp.zeros_like(loss), jnp.ones_like(loss)
     gap = gap + _rounding(form, z, b, ones, jnp.sqrt(residual), objective)
     return Certificate(z, b, loss, objective, gap, relative_distance(form, penalty, z, q), gap)
 

@@ -101,7 +101,12 @@ class Reweighted(Design):
 
 def reweighted(design: Design, s: Array, center: bool, standardize: bool, square: Array | None = None) -> Reweighted:
     """A prepared design under other weights s (n,) that sum to 1; one output only. `square`: design.squares(s)."""
-    mean, square = design.tdot(s), design.squares(s) if square is None else square
+    square = design.squares(s) if square is None else square
+    return reweighted_by(design, design.tdot(s), square, center, standardize)
+
+
+def reweighted_by(design: Design, mean: Array, square: Array, center: bool, standardize: bool) -> Reweighted:
+    """The same, where the weighted means (p,) of the columns and of their squares are known."""
     variance = jnp.maximum(square - mean**2, 0.0)
     length = jnp.sqrt(variance if center else square)
     unit = jnp.sqrt(jnp.where(variance > 0, variance, 1.0)) if standardize else jnp.ones_like(mean)

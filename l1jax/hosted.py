@@ -144,7 +144,7 @@ def driven(
         sight.add(again, path)
         steps[again] += more
     if known is not None:
-        gap = done.gap + jnp.asarray(hidden(form, known, np.asarray(done.z)))
+        gap = done.gap + _hidden(form, known.share, done.z)
         done = dataclasses.replace(done, gap=gap, measure=gap)
     return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
 
@@ -264,4 +264,5 @@ def _in_batches(function: Callable[..., Any], penalty: Any, lams: Array | None, 
 
 
 _as_found = jax.jit(as_found)
+_hidden = jax.jit(hidden)
 _saturated = jax.jit(saturated)

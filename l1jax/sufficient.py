@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from l1jax._arrays import eps
-from l1jax.design import Design
+from l1jax._arrays import eps, smallest
+from l1jax.design import Design, reweighted_by
 from l1jax.engines.kinks import Floats
 from l1jax.losses import Squared
 from l1jax.standard_form import StandardForm
@@ -76,12 +77,41 @@ def few_rows(form: StandardForm, known: Moments) -> StandardForm:
     return dataclasses.replace(form, design=design, y=y, s=s, offset=offset)
 
 
-def hidden(form: StandardForm, known: Moments, z: Floats) -> Floats:
-    """What errors of moments may hide of the gaps of points (L, p)."""
-    null = float(form.null_objective)
-    length = (2 * null) ** 0.5 + np.abs(z) @ np.asarray(form.design.norm)
-    gaps: Floats = known.share * length**2 / (null if null > 0 else 1)
-    return gaps
+def hidden(form: StandardForm, share: Array | float, z: Array) -> Array:
+    """What errors of moments, such a share of them, may hide of the gaps of points (..., p)."""
+    null = form.null_objective
+    length = (2 * null) ** 0.5 + jnp.abs(z) @ form.design.norm
+    return share * length**2 / jnp.where(null > 0, null, 1.0)
+
+
+def under(
+    form: StandardForm, ones: Array, ys: Array, squares: Array, sizes: Array
+) -> tuple[StandardForm, Array, Array]:
+    """A form under other weights, its X'Sy, and by how much rounding grew where means were taken off.
+
+    Given are weighted means of products with 1, with y and with themselves, of the columns of X, 1 and y, (p + 2,);
+    what rounding changes in these is a share of `sizes`. The form has zeros for rows.
+    """
+    own = reweighted_by(form.design, ones[:-2], squares[:-2], form.intercept, form.standardize)
+    center = ones[-1] if form.intercept else jnp.zeros_like(ones[-1])
+    c = (ys[:-2] - own.shift * center) / own.unit
+    yy = jnp.maximum(squares[-1] - center**2, 0.0)
+    left = jnp.append((own.norm * own.unit) ** 2, yy)
+    whole = jnp.delete(sizes, -2, assume_unique_indices=True)
+    lost = jnp.max(jnp.where(whole > 0, whole / left, 1.0))
+    none, large_enough = jnp.zeros_like(form.s), yy > 2 * smallest(c.dtype) / eps(c.dtype)
+    posed = dataclasses.replace(
+        form,
+        design=own,
+        y=none,
+        s=none,
+        offset=none,
+        null_intercept=form.null_intercept + center,
+        null_objective=yy / 2,
+        null_slope=jnp.max(jnp.abs(c) * own.scale if not form.standardize else jnp.abs(c)),
+        fit=form.fit & (large_enough | (yy == 0)),
+    )
+    return posed, c, lost
 
 
 def digits(shape: tuple[int, int]) -> float:

@@ -141,7 +141,7 @@ def test_few_rows_stand_for_many(name, rng):
     z = np.stack([form.from_raw(best.coef, best.intercept)[0]] * 3) * np.array([1.0, 1.01, 3.0])[:, None]
     asked = (penalty, jnp.full(3, 0.1), jnp.asarray(z), jnp.zeros(3), False)
     theirs = certify_all(form, *asked)
-    room, null = hidden(form, known, z), float(form.null_objective)
+    room, null = hidden(form, known.share, z), float(form.null_objective)
     for ours in (certify_all(few, *asked), Summary(form, *asked[:2], known).certified(z, np.zeros(3))):
         assert np.all(np.abs(ours.objective - theirs.objective) <= room * null)
         assert np.all((theirs.objective - best.objective) / null <= ours.gap + room)

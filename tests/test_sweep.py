@@ -44,6 +44,14 @@ CASES = {
         Problem(X, Y, penalty=ElasticNet(1.0, l1_ratio=0.5), standardize=True, sample_weight=np.arange(N) % 4.0),
         {"targets": TARGETS, "folds": 3, "l1_ratios": [0.3, 1.0], "solver": "active"},
     ),
+    "weights": (
+        Problem(X, Y, penalty=ElasticNet(1.0), standardize=True, sample_weight=np.arange(N) % 4.0, offset=X[:, 1]),
+        {"folds": 3, "weights": WEIGHTS, "l1_ratios": [0.3, 1.0]},
+    ),
+    "weights without intercept": (
+        Problem(X, Y, penalty=Bounds(L1(1.0), lower=-0.1), fit_intercept=False),
+        {"weights": WEIGHTS},
+    ),
     "free coefficients": (Problem(X, Y, penalty=Factors(L1(1.0), [0, 1, 2, 1, 1, np.inf])), {"weights": WEIGHTS}),
     "logistic": (Problem(X, SIGNS[:, 0], loss=Logistic(), penalty=L1(1.0)), {"targets": SIGNS, "folds": 2}),
     "groups": (Problem(X, Y, penalty=GroupLasso(1.0, groups=[0, 0, 1, 1, 2, 2])), {"weights": WEIGHTS}),
@@ -153,6 +161,22 @@ def test_folds_come_from_moments_where_these_have_their_digits(monkeypatch):
     found = sweep(Problem(few, Y, penalty=L1(1.0)), folds=4, lams=LAMS, solver="active")
     assert bool(jnp.all(found.converged))
     assert len(seen) == 1
+
+
+def test_lanes_of_weights_come_from_moments_where_these_have_their_digits(monkeypatch):
+    seen = []
+    monkeypatch.setattr(study, "path", lambda *given, **more: seen.append(1) or path(*given, **more))
+    few = X.copy()
+    few[:, 2] = 1e9 * (np.arange(N) == 0) + X[:, 2]  # hardly varies where the first row is left out
+    problem, drawn = Problem(few, Y, penalty=L1(1.0)), np.random.default_rng(3).integers(1, 3, (4, N)).astype(float)
+    weights = drawn * [[1.0], [1.0], [1e-200], [1e200]]  # squares of the last two are beyond all numbers
+    weights[1, 0] = 0
+    found = sweep(problem, weights=weights, lams=LAMS, tol=1e-9)
+    assert bool(jnp.all(found.converged))
+    assert len(seen) == 3
+    for lane, weight in enumerate(weights):
+        alone = path(dataclasses.replace(problem, sample_weight=weight), lams=LAMS, tol=1e-12)
+        np.testing.assert_allclose(found.objective[lane], alone.objective, rtol=1e-7)
 
 
 def test_grids_are_those_of_all_rows():

@@ -59,17 +59,22 @@ class Axes:
 
     def rows_weighed(self, problem: Problem, at: dict[str, Any]) -> Array | None:
         """The weights of the rows at places, (..., n); None where all have the problem's."""
-        if "folds" not in at and "weights" not in at:
+        if self.folds is None and self.weights is None:
             return None
         own = jnp.ones(problem.X.shape[:1], problem.dtype) if problem.sample_weight is None else problem.sample_weight
-        own = jnp.broadcast_to(own, (*np.shape(next(iter(at.values()))), *own.shape))
-        if "weights" in at:
-            own = own * jnp.asarray(self.weights[at["weights"]], problem.dtype)
-        return weights_of(self.folds[at["folds"]], own) if "folds" in at else own
+        if self.weights is not None:
+            given = jnp.asarray(self.weights[at["weights"]], problem.dtype)
+            own = given if problem.sample_weight is None else jnp.broadcast_to(own, given.shape) * given
+        else:
+            own = jnp.broadcast_to(own, (*np.shape(at["folds"]), *own.shape))
+        return own if self.folds is None else weights_of(self.folds[at["folds"]], own)
 
     def posed(self, problem: Problem, lane: int) -> Problem:
         """The problem of one lane."""
-        at = self.places(lane)
+        return self.at(problem, self.places(lane))
+
+    def at(self, problem: Problem, at: dict[str, Any]) -> Problem:
+        """The problem of one place, by the axes that are given here."""
         weights = self.rows_weighed(problem, at)
         if weights is not None:
             problem = dataclasses.replace(problem, sample_weight=weights)
@@ -93,7 +98,8 @@ def check_axes(problem: Problem, targets: Any, folds: Any, weights: Any, l1_rati
         raise ValueError(f"weights: want shape (W, {n}), a row for each weighting; got {weights.shape}")
     if weights is not None and concrete(weights):
         values = np.asarray(weights)
-        wrong = ~(np.all(np.isfinite(values) & (values >= 0), axis=1) & np.any(values > 0, axis=1))
+        least, most = np.min(values, axis=1), np.max(values, axis=1)  # NaN if one is
+        wrong = ~((least >= 0) & (most > 0) & (most < np.inf))
         if np.any(wrong):
             raise ValueError(f"weights: want numbers of at least 0, not all 0; row {np.argmax(wrong)} has others")
     if targets is not None and concrete(targets) and not np.all(np.isfinite(np.asarray(targets))):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from l1jax.block import Block, bare
-from l1jax.certificate import Certificate, certify
+from l1jax.certificate import Certificate, certify, certify_by_moments
 from l1jax.design import HIGHEST, Design, Reweighted, reweighted, second_moments
 from l1jax.engines import Engine
 from l1jax.engines.homotopy import KNOTS_PER_STRENGTH
@@ -19,6 +19,7 @@ from l1jax.penalties import L1, Factors, Terms
 from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
+from l1jax.sufficient import hidden
 from l1jax.sweeping.knots import walk_lanes
 from l1jax.sweeping.lanes import Moments, descend_lanes
 from l1jax.sweeping.wide import walk_near
@@ -61,10 +62,13 @@ def solve_block(
     return block.over(lane, penalties, lams)
 
 
-def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array, controls: Controls) -> Result:
+def descend_block(
+    block: Block, known: Moments | Array | None, penalties: Any, lams: Array, controls: Controls
+) -> Result:
     """The same for the squared loss, in step: knot by knot or by coordinate descent; NaN where Gram matrices can't say.
 
-    gram: X'SX of the shared matrix under each lane's weights, (L, p, p), where it is known.
+    known: X'SX of the shared matrix under each lane's weights, (L, p, p); or all moments, from which certificates are
+    then made as well.
     """
     scale = block.forms.design.scale
     strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
@@ -82,7 +86,7 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
 
         return block.over(lane, z.T).T
 
-    yy = jnp.sum(block.forms.s * block.forms.y**2, axis=1)
+    yy = known.yy if isinstance(known, Moments) else jnp.sum(block.forms.s * block.forms.y**2, axis=1)
     single, p, base = yy.dtype.itemsize < 8, scale.shape[1], terms_of(jnp.ones_like(yy)).l1
     low, high = terms_of(lams[:, -1]).domain()
     free = jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
@@ -91,22 +95,36 @@ def descend_block(block: Block, gram: Array | None, penalties: Any, lams: Array,
     if walks and p > WIDE:
         z, sweeps = walk_near(block, base.T, yy, lams)
     elif walks and p <= KNOTS_PER_STRENGTH * lams.shape[1]:
-        z, sweeps = walk_lanes(base, _moments(block, yy, gram), lams.T)
+        z, sweeps = walk_lanes(base, _moments(block, yy, known), lams.T)
     else:
-        moments = _moments(block, yy, gram)
+        moments = _moments(block, yy, known)
         z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
-    sound = _has_digits(block) & ~free
+    sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
     z = jnp.where(sound[None, None], z, jnp.nan)
 
     def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
         return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
 
+    def by_rows(at: tuple[Array, Array]) -> Certificate:
+        return block.over(certified, penalties, at[0], at[1].T)
+
+    def by_moments(moments: Moments, at: tuple[Array, Array]) -> Certificate:
+        def lane(form: StandardForm, penalty: Any, lam: Array, share: Array, z: Array, *at: Array) -> Certificate:
+            done = certify_by_moments(form, form.units(penalty.with_lam(lam)), z, *at)
+            gap = done.gap + hidden(form, share, z)
+            return dataclasses.replace(done, gap=gap, measure=gap)
+
+        lam, z = at
+        q = moments.c - jnp.sum(moments.G * z[:, None], axis=0)
+        return block.over(lane, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
+
     if block.shared:  # a strength at a time, all lanes: products of matrices
-        done = jax.lax.map(lambda at: block.over(certified, penalties, at[0], at[1].T), (lams.T, z))
+        each: Any = functools.partial(by_moments, known) if isinstance(known, Moments) else by_rows
+        done = jax.lax.map(each, (lams.T, z))
         done = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), done)
     else:  # a lane at a time, all strengths
-        each = jax.vmap(certified, in_axes=(None, None, 0, 0))
-        done = block.over(each, penalties, lams, z.transpose(2, 0, 1))
+        along = jax.vmap(certified, in_axes=(None, None, 0, 0))
+        done = block.over(along, penalties, lams, z.transpose(2, 0, 1))
 
     def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
         return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
@@ -119,13 +137,15 @@ def straight(penalty: Any) -> bool:
     return isinstance(penalty.penalty if isinstance(penalty, Factors) else penalty, L1)
 
 
-def _moments(block: Block, yy: Array, gram: Array | None) -> Moments:
+def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
+    if isinstance(known, Moments):
+        return known
     forms, design = block.forms, block.forms.design
     c = block.over(lambda form: form.design.tdot(form.s * form.y))
     if not block.shared:
         G = block.over(lambda form: form.design.gram(form.s)).transpose(1, 2, 0)
     elif isinstance(design, Reweighted):
-        raw = _second_moments(block.XT, forms.s) if gram is None else gram.transpose(1, 2, 0)
+        raw = _second_moments(block.XT, forms.s) if known is None else known.transpose(1, 2, 0)
         G = jax.vmap(_about, in_axes=(0, 2, 0, None), out_axes=2)(design, raw, forms.s, block.XT)
     else:
         G = second_moments(block.XT, forms.s[0])

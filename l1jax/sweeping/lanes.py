@@ -10,6 +10,7 @@ from jax import Array
 from l1jax._arrays import eps
 from l1jax._node import node
 from l1jax.penalties import Terms
+from l1jax.prox import soft_threshold
 
 HISTORY = 5  # sweeps between extrapolations
 ROUNDS = 500  # of that many sweeps, at most, for one strength
@@ -17,11 +18,15 @@ ROUNDS = 500  # of that many sweeps, at most, for one strength
 
 @node
 class Moments:
-    """X'SX, X'Sy and y'Sy of L lanes: G (p, p, L), or (p, p) if all share it; c (p, L); yy (L,)."""
+    """X'SX, X'Sy and y'Sy of L lanes: G (p, p, L), or (p, p) if all share it; c (p, L); yy (L,).
+
+    Products of columns may be wrong by `share` (L,) of these columns' lengths; None where rows are to be asked.
+    """
 
     G: Array
     c: Array
     yy: Array
+    share: Any = None
 
 
 def descend_lanes(
@@ -70,25 +75,23 @@ def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[
         *_, going, k = carry
         return jnp.any(going) & (k < ROUNDS)
 
-    def body(carry: Any) -> Any:
+    def advanced(carry: Any, ahead: Point, count: int) -> Any:
         point, sweeps, going, k = carry
-        # One sweep where the prediction may do; it ends with a sweep, as what is extrapolated may have wrong signs.
-        new = jax.lax.cond(k == 0, lambda point: point, several, point)
-        new = sweep(moments.G, terms, new)
+        new = sweep(moments.G, terms, ahead)  # at the end, as what is extrapolated may have wrong signs
         new = jax.tree.map(lambda a, b: jnp.where(going[None], a, b), new, point)  # whatever the others do
-        length = jnp.sum(diagonal(moments.G, new[0]) * (new[0] - point[0]) ** 2, axis=0)
+        length = jnp.sum(own * (new[0] - point[0]) ** 2, axis=0)
         moving = length > (16 * eps(length.dtype)) ** 2 * moments.yy  # else only rounding is left
-        sweeps = sweeps + jnp.where(going, jnp.where(k == 0, 1, HISTORY), 0)
-        return new, sweeps, going & moving & _open(moments, terms, new, goal), k + 1
+        return new, sweeps + jnp.where(going, count, 0), going & moving & _open(moments, terms, new, goal), k + 1
 
     def several(point: Point) -> Point:
         after, points = jax.lax.scan(lambda at, _: (sweep(moments.G, terms, at),) * 2, point, length=HISTORY - 1)
         points = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), point, points)
         return _better(moments, terms, _extrapolated(points), after)
 
-    sweeps = jnp.zeros(start[0].shape[1], jnp.int32)
+    own, sweeps = diagonal(moments.G, start[0]), jnp.zeros(start[0].shape[1], jnp.int32)
     carry = (start, sweeps, jnp.ones_like(sweeps, bool), jnp.zeros((), jnp.int32))
-    point, sweeps, *_ = jax.lax.while_loop(unfinished, body, carry)
+    carry = advanced(carry, start, 1)  # the prediction may do
+    point, sweeps, *_ = jax.lax.while_loop(unfinished, lambda at: advanced(at, several(at[0]), HISTORY), carry)
     return point, sweeps
 
 
@@ -102,16 +105,16 @@ def sweep(G: Array, terms: Terms, point: Point) -> Point:
 
     def step(carry: tuple[Array, Array, Array], own: Any) -> Any:
         q, last, move = carry
-        j, g, here, z = own
+        j, g, per, l1, lower, upper, z = own
         q = moved(q, last, move)
-        pace = jnp.where(g > 0, 1 / jnp.where(g > 0, g, 1.0), 0.0)
-        new = here.prox(z + pace * jax.lax.dynamic_index_in_dim(q, j, 0, keepdims=False), pace)
-        new = jnp.where(g > 0, new, 0.0)
+        pull = g * z + jax.lax.dynamic_index_in_dim(q, j, 0, keepdims=False)
+        new = jnp.clip(soft_threshold(pull, l1) * per, lower, upper)
         return (q, j, new - z), new
 
-    j = jnp.arange(z.shape[0], dtype=jnp.int32)
+    g, j = diagonal(G, z), jnp.arange(z.shape[0], dtype=jnp.int32)
+    per = jnp.where(g > 0, 1 / jnp.where(g > 0, g + terms.l2, 1.0), 0.0)  # columns of zeros stay
     begin = (q, j[0], jnp.zeros_like(z[0]))
-    (q, last, move), z = jax.lax.scan(step, begin, (j, diagonal(G, z), terms, z))
+    (q, last, move), z = jax.lax.scan(step, begin, (j, g, per, terms.l1, terms.lower, terms.upper, z))
     return z, moved(q, last, move)
 
 
@@ -126,12 +129,21 @@ def _extrapolated(points: Point) -> Point:
     z, _ = points
     steps = z[1:] - z[:-1]
     m = steps.shape[0]
-    inner = jnp.sum(steps[:, None] * steps[None], axis=2).transpose(2, 0, 1)
-    size = jnp.trace(inner, axis1=1, axis2=2)[:, None, None]
-    scaled = inner / jnp.where(size > 0, size, 1.0) + 1e-10 * jnp.eye(m, dtype=z.dtype)[None]
-    weights = jnp.linalg.solve(scaled, jnp.ones((*scaled.shape[:1], m, 1), z.dtype))[..., 0].T
+    inner = jnp.sum(steps[:, None] * steps[None], axis=2)
+    size = jnp.trace(inner)
+    scaled = inner / jnp.where(size > 0, size, 1.0)[None, None] + 1e-10 * jnp.eye(m, dtype=z.dtype)[..., None]
+    weights = _solved(scaled)
     weights = weights / jnp.sum(weights, axis=0)[None]
     return jax.tree.map(lambda a: jnp.sum(weights[:, None] * a[1:], axis=0), points)
+
+
+def _solved(A: Array) -> Array:
+    """w with A w = 1, for small positive definite A (m, m, L), all lanes at once: (m, L)."""
+    A = jnp.concatenate([A, jnp.ones_like(A[:, :1])], axis=1)
+    for k in range(len(A)):
+        row = A[k] / A[k, k][None]
+        A = (A - A[:, k, None] * row[None]).at[k].set(row)
+    return A[:, -1]
 
 
 def _better(moments: Moments, terms: Terms, one: Point, other: Point) -> Point:

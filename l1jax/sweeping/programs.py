@@ -18,7 +18,11 @@ from l1jax.minimum import Controls
 from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.rounds import by_rounds, minimise_in_rounds
+from l1jax.standard_form import form_with
 from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, solve_block
+from l1jax.sweeping.resampled import Products, resampled
+
+GROUP = 64  # lanes of moments that are in the caches together
 
 
 def lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
@@ -60,7 +64,17 @@ def _lanes_posed(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
-    def program(problem: Problem, design: Design, table: Array | None, controls: Controls, *lanes: Any) -> Result:
+    def program(problem: Problem, design: Design, table: Any, controls: Controls, *lanes: Any) -> Result:
+        if isinstance(table, Products):
+            form = form_with(problem, design)
+
+            def some(lanes: Any) -> Result:
+                weights, penalties, grids = lanes
+                block, moments = resampled(form, table, weights)
+                return descend_block(block, moments, penalties, grids, controls)
+
+            weights, _, penalties, _, grids = lanes
+            return in_groups(some, (weights, penalties, grids), GROUP)
         block, penalties, grids = _lanes_posed(problem, design, *lanes)
         if engine is None:
             folds = lanes[-2]
@@ -93,6 +107,18 @@ def _problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | N
         return solve_block(block, engine, mode, True, penalties, grids, controls)
 
     return _over_mesh(program, mesh, 3, given)(*given)
+
+
+def in_groups(function: Callable[[Any], Any], lanes: Any, size: int) -> Any:
+    """function(lanes) for some lanes (L, ...) at a time, so that what it makes of them stays in the cache."""
+    count = jax.tree.leaves(lanes)[0].shape[0]
+    size = -(-count // -(-count // size))
+
+    def dealt(a: Array) -> Array:
+        return jnp.pad(a, ((0, -count % size), *((0, 0),) * (a.ndim - 1)), mode="edge").reshape(-1, size, *a.shape[1:])
+
+    found = jax.lax.map(function, jax.tree.map(dealt, lanes))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], found)
 
 
 def _over_mesh(program: Callable[..., Result], mesh: Mesh | None, shared: int, given: Any) -> Callable[..., Result]:

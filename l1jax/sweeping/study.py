@@ -25,18 +25,20 @@ from l1jax.penalties import Elementwise, with_ratio
 from l1jax.problem import Problem, check_problem, check_values
 from l1jax.result import Result
 from l1jax.solving import choose_engine, make_controls
-from l1jax.standard_form import StandardForm, standard_form
-from l1jax.sufficient import suits
+from l1jax.standard_form import StandardForm, form_with, standard_form
+from l1jax.sufficient import digits, suits
 from l1jax.sweeping.axes import Axes, check_axes, starts
 from l1jax.sweeping.blocks import WIDE, straight
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
+from l1jax.sweeping.resampled import Products
 from l1jax.sweeping.training import Training
 
 WIDEST = 1024  # columns of a Gram matrix that lanes share
 SHORT = 0.05  # the least strength of a short grid, over the largest
 GRAMS = 6_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
+MOST = 2048  # where the program itself takes them by groups
 FEWEST = 16  # lanes that share a Gram matrix, for vectors of them
 FEW = 64  # lanes, by engines that are compiled
 MANY = 1_000_000  # numbers of X, for each strength and output, that such a lane reads at every step
@@ -138,6 +140,8 @@ class Study:
     engine: Engine | ActiveSet
     controls: Controls
     asked: dict[str, Any]
+    training: tuple[int | None, Training] | None = None
+    """The folds of one target, or of y: the last that was asked for."""
 
     @functools.cached_property
     def form(self) -> StandardForm:
@@ -185,19 +189,22 @@ class Study:
             return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked)
         engine: Any = None if in_step else self.engine
         if in_step:
-            table, equalities = self._fold_moments(), False
+            table, equalities = self._shared(), False
             floats = GRAMS // problem.dtype.itemsize
             each = p * p if p <= WIDE else p * grids.shape[1]
             size = min(LANES, max(8, floats // each)) if own else LANES
+            if isinstance(table, Products):
+                size = max(size, min(MOST, NUMBERS // n))
         else:
             table, equalities = None, self._equalities(grids)
             size = max(1, NUMBERS // (grids.shape[1] * (n + p)))
             size = _fitting(size, drive, problem, n + p + grids.shape[1] * engine.numbers(problem))
+        strengths = np.asarray(grids)
         # Rows that are spread over devices stay so: their products are summed over these.
         mesh = drive.mesh if len(problem.X.sharding.device_set) == 1 else None
 
         def block(ids: np.ndarray) -> Result:
-            lanes = self._lanes(ids, grids[ids])
+            lanes = self._lanes(ids, strengths[ids])
             shared = (problem, self.form.design, table, self.controls)
             return lanes_solved(engine, _mode(), equalities, mesh, *shared, *lanes)
 
@@ -209,7 +216,7 @@ class Study:
         numbers = self.problem.X.size * int(np.prod(self.problem.outputs)) * grids.shape[1]
         return self.asked["solver"] == "auto" and _mode() == "warm" and (len(self.axes) < FEW or numbers > MANY)
 
-    def _lanes(self, ids: np.ndarray, grids: Array) -> tuple[Any, ...]:
+    def _lanes(self, ids: np.ndarray, grids: Any) -> tuple[Any, ...]:
         """What is the lanes' own: weights, responses, penalties, their folds, strengths."""
         problem, at = self.problem, self.axes.places(ids)
         weights = self.axes.rows_weighed(problem, at)
@@ -225,10 +232,19 @@ class Study:
     def _equalities(self, grids: Array) -> bool:
         return may_have_equalities(self.problem.penalty.with_lam(jnp.min(grids)), self.form)
 
-    def _fold_moments(self) -> Array | None:
-        """X'SX of each fold's training rows, (K, p, p), from those of its other rows; None where weights differ."""
-        folds = self.axes.folds
-        if folds is None or self.axes.weights is not None or self.problem.X.shape[1] > WIDE:
+    def _shared(self) -> Products | Array | None:
+        """What lanes that go in step share.
+
+        The products of columns, if their moments under weights say all that is asked, or X'SX of each fold's training
+        rows, (K, p, p), from those of its other rows.
+        """
+        axes, folds = self.axes, self.axes.folds
+        if self.problem.X.shape[1] > WIDE:
+            return None
+        if axes.weights is not None:
+            exact = self.problem.dtype == np.float64 and self.controls.tol >= 100 * digits(self.form.shape)
+            return Products.of(self.form) if exact and axes.targets is None else None
+        if folds is None:
             return None
         return training_moments(self.form.design, np.asarray(folds), self.problem.weights())
 
@@ -240,20 +256,20 @@ class Study:
 
     def _trained(self, lams: Array, lane: int) -> Result | None:
         """The same from the moments of a fold's rows; None where these can't say."""
-        if self.training is None or not isinstance(self.engine, ActiveSet) or self._equalities(lams):
+        if not self.by_moments or not isinstance(self.engine, ActiveSet) or self._equalities(lams):
             return None
-        weights, targets, penalties, folds, _ = jax.tree.map(lambda a: a[0], self._lanes(np.array([lane]), lams[None]))
-        return self.training.solve(self.engine, int(folds), weights, targets, penalties, lams, self.controls)
+        at = self.axes.places(lane)
+        problem, target = dataclasses.replace(self.axes, folds=None).at(self.problem, at), at.get("targets")
+        if self.training is None or self.training[0] != target:
+            form = self.form if target is None else form_with(problem, self.form.design)
+            self.training = target, Training(form, np.asarray(self.axes.folds))
+        return self.training[1].solve(self.engine, int(at["folds"]), problem.penalty, lams, self.controls)
 
     @functools.cached_property
-    def training(self) -> Training | None:
-        """The folds' rows, where moments say all that is asked."""
-        folds, penalty = self.axes.folds, self.problem.penalty
-        if folds is None or self.axes.weights is not None or not isinstance(penalty, Elementwise):
-            return None
-        if not suits(self.form, float(self.controls.tol)):
-            return None
-        return Training(self.problem, self.form, np.asarray(folds))
+    def by_moments(self) -> bool:
+        """Whether the moments of folds say all that is asked."""
+        axes, plain = self.axes, isinstance(self.problem.penalty, Elementwise)
+        return axes.folds is not None and axes.weights is None and plain and suits(self.form, float(self.controls.tol))
 
     @property
     def _how(self) -> dict[str, Any]:

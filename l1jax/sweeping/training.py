@@ -1,4 +1,4 @@
-"""Folds from moments: X'X of all rows without those that a fold leaves out."""
+"""Folds from moments: sums over all rows without those over the rows that a fold leaves out."""
 
 import dataclasses
 import functools
@@ -9,60 +9,76 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from l1jax.design import Design, reweighted
 from l1jax.engines import ActiveSet
-from l1jax.engines.kinks import Floats
+from l1jax.engines.kinks import Floats, Indices
 from l1jax.hosted import Penalties, driven
 from l1jax.minimum import Controls
-from l1jax.problem import Problem
 from l1jax.result import Result
-from l1jax.standard_form import StandardForm, form_with
-from l1jax.sufficient import Moments, digits, moments
+from l1jax.standard_form import StandardForm
+from l1jax.sufficient import Moments, digits, moments, under
+
+ROWS = 4096  # taken at a time
+KEPT = 4  # so many times the numbers of X may be kept of the folds' sums
 
 
 class Training:
-    """The training parts of a problem's rows, `train` (K, n), over its design."""
+    """The training parts of a form's rows, `train` (K, n).
 
-    def __init__(self, problem: Problem, form: StandardForm, train: np.ndarray) -> None:
-        self.problem, self.form, self.train = problem, form, train
-        self.XT, self.s = np.asarray(form.design.XT), np.asarray(form.s)
+    Sums are of the products, two by two, of the columns of X, 1 and y: (p + 2, p + 2).
+    """
+
+    def __init__(self, form: StandardForm, train: np.ndarray) -> None:
+        self.form = form
+        self.XT, self.s, self.y = (np.asarray(a) for a in (form.design.XT, form.s, form.y))
+        self.inside, self.outside = train & (self.s > 0), ~train & (self.s > 0)
+
+    def sums(self, rows: Any) -> Floats:
+        """Those over some rows, a mask (n,)."""
+        at: Indices = np.flatnonzero(rows)
+        total = np.zeros((len(self.XT) + 2,) * 2)
+        for i in range(0, len(at), ROWS):
+            ids = at[i : i + ROWS]
+            part = np.concatenate([self.XT[:, ids], np.ones((1, len(ids))), self.y[None, ids]])
+            total += moments(part, self.s[ids])
+        return total
 
     @functools.cached_property
-    def whole(self) -> Floats:
-        return moments(self.XT, self.s)
+    def parts(self) -> list[Floats] | None:
+        """Those over the rows that each fold leaves out, if these make up all rows: then they are all there is to do.
 
-    def moments(self, k: int) -> Floats:
-        """X'SX of the rows that a fold fits: of these, or of all without the others, whichever are fewer."""
-        inside, outside = (np.flatnonzero(rows & (self.s > 0)) for rows in (self.train[k], ~self.train[k]))
-        if len(inside) <= len(outside):
-            total = moments(self.XT[:, inside], self.s[inside])
-        else:
-            total = self.whole - moments(self.XT[:, outside], self.s[outside])
-        return total / np.sum(self.s[inside])
+        None where they do not, or are too many to be kept.
+        """
+        once = np.array_equal(np.sum(self.outside, axis=0), self.s > 0)
+        small = len(self.outside) * (len(self.XT) + 2) ** 2 <= KEPT * self.XT.size
+        return [self.sums(rows) for rows in self.outside] if once and small else None
 
-    def solve(
-        self, engine: ActiveSet, k: int, weights: Array, y: Array | None, penalty: Any, lams: Array, controls: Controls
-    ) -> Result | None:
+    @functools.cached_property
+    def whole(self) -> Array:
+        return jnp.asarray(sum(self.parts) if self.parts else self.sums(self.s > 0))
+
+    def solve(self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls) -> Result | None:
         """The results of a fold at strengths (L,), largest first; None where its moments have lost their digits."""
-        form, (G, c, yy, share) = _posed(self.problem, self.form.design, jnp.asarray(self.moments(k)), weights, y)
+        if np.sum(self.inside[k]) <= np.sum(self.outside[k]):
+            form, G, c, share = _posed(self.form, self.sums(self.inside[k]), None)
+        else:
+            left_out = self.parts[k] if self.parts else self.sums(self.outside[k])
+            form, G, c, share = _posed(self.form, self.whole, left_out)
         if not bool(form.fit) or not float(share) < np.inf:
             return None
-        known = Moments(np.asarray(G), np.asarray(c), float(yy), digits(self.form.shape) * float(share))
+        known = Moments(np.asarray(G), np.asarray(c), 2 * float(form.null_objective), float(share))
         start = jax.tree.map(lambda a: a[None], form.start)
         found = driven(engine, False, form, Penalties(form, penalty, lams), start, controls, known)
         return Result(**found.told, lams=lams)
 
 
 @jax.jit
-def _posed(problem: Problem, design: Design, moments: Array, weights: Array, y: Array | None) -> Any:
-    """A fold's form, without its rows, and its moments; by how much they lost digits to the shift of means."""
-    posed = dataclasses.replace(problem, sample_weight=weights, y=problem.y if y is None else y)
-    s = posed.weights()
-    own = reweighted(design, s, problem.fit_intercept, problem.standardize, jnp.diagonal(moments))
-    form = form_with(posed, own)
-    norm = own.norm * own.unit  # in the units of the design
-    whole = jnp.sqrt(jnp.diagonal(moments))
-    lost = jnp.max(jnp.where(whole > 0, whole / jnp.where(norm > 0, norm, 0.0), 1.0)) ** 2
-    G, c = own.gram_from(moments, s), own.tdot(s * form.y)
-    bare = dataclasses.replace(form, design=dataclasses.replace(own, XT=jnp.zeros((*own.center.shape, 0), c.dtype)))
-    return bare, (G, c, jnp.sum(s * form.y**2), lost)
+def _posed(form: StandardForm, whole: Any, left_out: Any) -> Any:
+    """A fold's form, without its rows, and its moments; by how much they may be wrong."""
+    sums = whole if left_out is None else whole - left_out
+    total = sums[-2, -2]
+    means, sizes = sums / total, jnp.diagonal(whole) / total
+    posed, c, lost = under(form, means[:, -2], means[:, -1], jnp.diagonal(means), sizes)
+    own: Any = posed.design
+    G = (means[:-2, :-2] - own.shift[:, None] * own.shift[None]) / (own.unit[:, None] * own.unit[None])
+    empty = dataclasses.replace(own, XT=jnp.zeros((*own.center.shape, 0), c.dtype))
+    return dataclasses.replace(posed, design=empty), G, c, digits(form.shape) * lost
