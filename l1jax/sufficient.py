@@ -49,7 +49,9 @@ def moments(XT: Floats, s: Floats) -> Floats:
     equal = bool(np.all(s == s[:1]))
     root = XT if equal else XT * np.sqrt(s)
     product: Floats = root @ root.T  # NumPy sees the symmetry, and does half of the work
-    return product * s[:1] if equal and len(s) else product
+    if equal and len(s):
+        product *= s[0]
+    return product
 
 
 def few_rows(form: StandardForm, known: Moments) -> StandardForm:

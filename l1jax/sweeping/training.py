@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -41,12 +43,13 @@ class Training:
     def sums(self, rows: Any) -> Floats:
         """Those over some rows, a mask (n,)."""
         at: Indices = np.flatnonzero(rows)
-        total = np.zeros((len(self.XT) + 2,) * 2)
-        for i in range(0, len(at), ROWS):
+
+        def part(i: int) -> Floats:
             ids = at[i : i + ROWS]
-            part = np.concatenate([self.XT[:, ids], np.ones((1, len(ids))), self.y[None, ids]], dtype=np.float64)
-            total += moments(part, self.s[ids])
-        return total
+            some = np.concatenate([self.XT[:, ids], np.ones((1, len(ids))), self.y[None, ids]], dtype=np.float64)
+            return moments(some, self.s[ids])
+
+        return added(part(i) for i in range(0, max(len(at), 1), ROWS))
 
     @functools.cached_property
     def parts(self) -> list[Floats] | None:
@@ -60,7 +63,9 @@ class Training:
 
     @functools.cached_property
     def whole(self) -> Array:
-        return jnp.asarray(sum(self.parts) if self.parts else self.sums(self.s > 0))
+        if self.parts is None:
+            return jnp.asarray(self.sums(self.s > 0))
+        return jnp.asarray(added(itertools.chain([self.parts[0].copy()], self.parts[1:])))
 
     def solve(self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls) -> Result | None:
         """The results of a fold at strengths (L,), largest first; None where its moments have lost their digits."""
@@ -91,6 +96,14 @@ def _posed(form: StandardForm, whole: Any, left_out: Any) -> Any:
     own: Any = posed.design
     G = (means[:-2, :-2] - own.shift[:, None] * own.shift[None]) / (own.unit[:, None] * own.unit[None])
     return posed, G, c, digits(form.shape) * lost
+
+
+def added(several: Iterator[Floats]) -> Floats:
+    """Their sum, in the place of the first."""
+    total = next(several)
+    for more in several:
+        total += more
+    return total
 
 
 def cast(tree: Any, dtype: DTypeLike) -> Any:
