@@ -31,16 +31,16 @@ def sufficient(form: StandardForm, tol: float) -> Moments | None:
 
     What rounding may make of the moments has to be small beside `tol`, a relative gap.
     """
-    if not suits(form, tol) or type(form.design) is not Design:
+    if not suits(form, tol) or type(form.design) is not Design or form.y.dtype != np.float64:
         return None
     XT, s, y = (np.asarray(a) for a in (form.design.XT, form.s, form.y))
     return Moments(moments(XT, s), XT @ (s * y), float(np.sum(s * y**2)), digits(form.shape))
 
 
 def suits(form: StandardForm, tol: float) -> bool:
-    """Whether moments would serve, and be worth while."""
+    """Whether moments, in double precision, would serve, and be worth while."""
     n, p = form.shape
-    plain = isinstance(form.loss, Squared) and not form.null_intercept.ndim and form.y.dtype == np.float64
+    plain = isinstance(form.loss, Squared) and not form.null_intercept.ndim
     return plain and p <= MOST and n >= TIMES * (p + 2) and tol >= 100 * digits(form.shape)
 
 
@@ -49,7 +49,9 @@ def moments(XT: Floats, s: Floats) -> Floats:
     equal = bool(np.all(s == s[:1]))
     root = XT if equal else XT * np.sqrt(s)
     product: Floats = root @ root.T  # NumPy sees the symmetry, and does half of the work
-    return product * s[:1] if equal and len(s) else product
+    if equal and len(s):
+        product *= s[0]
+    return product
 
 
 def few_rows(form: StandardForm, known: Moments) -> StandardForm:

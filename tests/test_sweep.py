@@ -163,6 +163,21 @@ def test_folds_come_from_moments_where_these_have_their_digits(monkeypatch):
     assert len(seen) == 1
 
 
+def test_folds_in_single_precision_are_solved_in_double(monkeypatch):
+    """From the same moments; their certificates are those of the rounded points."""
+    seen = []
+    monkeypatch.setattr(study, "path", lambda *given, **more: seen.append(1) or path(*given, **more))
+    double, axes = CASES["folds by moments"]
+    single = jax.tree.map(lambda a: jnp.asarray(a, np.float32), double)
+    found = sweep(single, lams=LAMS, **axes)
+    assert found.coef.dtype == found.gap.dtype == np.float32
+    assert bool(jnp.all(found.converged))
+    assert not seen
+    exact = sweep(jax.tree.map(lambda a: jnp.asarray(a, np.float64), single), lams=LAMS, tol=1e-12, **axes)
+    np.testing.assert_allclose(found.coef, exact.coef, atol=2e-5 * float(jnp.max(jnp.abs(exact.coef))))
+    assert np.all(np.asarray(found.objective) >= np.asarray(exact.objective) * (1 - 1e-6))
+
+
 def test_lanes_of_weights_come_from_moments_where_these_have_their_digits(monkeypatch):
     seen = []
     monkeypatch.setattr(study, "path", lambda *given, **more: seen.append(1) or path(*given, **more))

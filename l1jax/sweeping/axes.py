@@ -79,7 +79,7 @@ class Axes:
         if weights is not None:
             problem = dataclasses.replace(problem, sample_weight=weights)
         if "targets" in at:
-            problem = dataclasses.replace(problem, y=self.targets[:, at["targets"]])
+            problem = dataclasses.replace(problem, y=jnp.asarray(self.targets[:, at["targets"]], problem.dtype))
         if "l1_ratios" in at:
             problem = dataclasses.replace(problem, penalty=with_ratio(problem.penalty, self.ratios[at["l1_ratios"]]))
         return problem

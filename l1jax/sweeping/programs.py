@@ -22,7 +22,8 @@ from l1jax.standard_form import form_with
 from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, solve_block
 from l1jax.sweeping.resampled import Products, resampled
 
-GROUP = 64  # lanes of moments that are in the caches together
+GROUP = 64  # lanes that are made from moments together, at most
+NUMBERS = 750_000  # of their Gram matrices, which are to stay in the caches
 
 
 def lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
@@ -74,7 +75,8 @@ def _lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh
                 return descend_block(block, moments, penalties, grids, controls)
 
             weights, _, penalties, _, grids = lanes
-            return in_groups(some, (weights, penalties, grids), GROUP)
+            size = min(GROUP, max(8, NUMBERS // problem.X.shape[1] ** 2))
+            return in_groups(some, (weights, penalties, grids), size)
         block, penalties, grids = _lanes_posed(problem, design, *lanes)
         if engine is None:
             folds = lanes[-2]

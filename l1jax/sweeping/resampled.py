@@ -31,8 +31,8 @@ class Products:
         n, p = form.shape
         return cls(_products(form)) if (p + 2) * (p + 3) // 2 * n <= MOST else None
 
-    def under(self, weights: Array, size: int) -> tuple[Array, Array]:
-        """Weighted means of all products, (size, size, L), and the sums of weights (L, n)."""
+    def means(self, weights: Array, size: int) -> tuple[Array, Array]:
+        """The products' means under weights (L, n), (size, size, L) for p + 2 columns, and the weights' sums (L,)."""
         i, j = np.triu_indices(size)
         place = np.zeros((size, size), int)
         place[i, j] = place[j, i] = np.arange(len(i))
@@ -52,7 +52,7 @@ def _products(form: StandardForm) -> Array:
 def resampled(form: StandardForm, products: Products, weights: Array) -> tuple[Block, Moments]:
     """Lanes of a form under weights (L, n), which are not all 0: without rows, which their moments replace."""
     p = form.shape[1]
-    means, total = products.under(weights, p + 2)
+    means, total = products.means(weights, p + 2)
     at = jnp.arange(p + 2)
     squares = means[at, at].T
     posed, c, lost = jax.vmap(functools.partial(under, form))(means[p].T, means[p + 1].T, squares, squares)

@@ -32,7 +32,7 @@ from l1jax.sweeping.blocks import WIDE, straight
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
 from l1jax.sweeping.resampled import Products
-from l1jax.sweeping.training import Training
+from l1jax.sweeping.training import Training, cast, certified
 
 WIDEST = 1024  # columns of a Gram matrix that lanes share
 SHORT = 0.05  # the least strength of a short grid, over the largest
@@ -263,7 +263,11 @@ class Study:
         if self.training is None or self.training[0] != target:
             form = self.form if target is None else form_with(problem, self.form.design)
             self.training = target, Training(form, np.asarray(self.axes.folds))
-        return self.training[1].solve(self.engine, int(at["folds"]), problem.penalty, lams, self.controls)
+        found = self.training[1].solve(self.engine, int(at["folds"]), problem.penalty, lams, self.controls)
+        if found is None or problem.dtype == np.float64:
+            return found
+        found, posed = cast(found, problem.dtype), self.axes.posed(self.problem, lane)
+        return certified(posed, self.form.design, problem.penalty, found, self.controls)
 
     @functools.cached_property
     def by_moments(self) -> bool:

@@ -2,19 +2,24 @@
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
+from l1jax.design import Design, reweighted
 from l1jax.engines import ActiveSet
 from l1jax.engines.kinks import Floats, Indices
 from l1jax.hosted import Penalties, driven
-from l1jax.minimum import Controls
+from l1jax.minimum import Controls, as_found, certify_all
+from l1jax.problem import Problem
 from l1jax.result import Result
-from l1jax.standard_form import StandardForm
+from l1jax.standard_form import StandardForm, form_with
 from l1jax.sufficient import Moments, digits, moments, under
 
 ROWS = 4096  # taken at a time
@@ -24,23 +29,27 @@ KEPT = 4  # so many times the numbers of X may be kept of the folds' sums
 class Training:
     """The training parts of a form's rows, `train` (K, n).
 
-    Sums are of the products, two by two, of the columns of X, 1 and y: (p + 2, p + 2).
+    Sums are of the products, two by two, of the columns of X, 1 and y: (p + 2, p + 2). They, and all that follows from
+    them, are in double precision, whatever the data.
     """
 
     def __init__(self, form: StandardForm, train: np.ndarray) -> None:
-        self.form = form
-        self.XT, self.s, self.y = (np.asarray(a) for a in (form.design.XT, form.s, form.y))
+        self.XT, (self.s, self.y) = np.asarray(form.design.XT), (np.asarray(a, np.float64) for a in (form.s, form.y))
+        bare = dataclasses.replace(form, design=dataclasses.replace(form.design, XT=form.design.XT[:, :0]))
+        with jax.enable_x64(True):
+            self.form = cast(bare, np.float64)
         self.inside, self.outside = train & (self.s > 0), ~train & (self.s > 0)
 
     def sums(self, rows: Any) -> Floats:
         """Those over some rows, a mask (n,)."""
         at: Indices = np.flatnonzero(rows)
-        total = np.zeros((len(self.XT) + 2,) * 2)
-        for i in range(0, len(at), ROWS):
+
+        def part(i: int) -> Floats:
             ids = at[i : i + ROWS]
-            part = np.concatenate([self.XT[:, ids], np.ones((1, len(ids))), self.y[None, ids]])
-            total += moments(part, self.s[ids])
-        return total
+            some = np.concatenate([self.XT[:, ids], np.ones((1, len(ids))), self.y[None, ids]], dtype=np.float64)
+            return moments(some, self.s[ids])
+
+        return added(part(i) for i in range(0, max(len(at), 1), ROWS))
 
     @functools.cached_property
     def parts(self) -> list[Floats] | None:
@@ -54,10 +63,16 @@ class Training:
 
     @functools.cached_property
     def whole(self) -> Array:
-        return jnp.asarray(sum(self.parts) if self.parts else self.sums(self.s > 0))
+        if self.parts is None:
+            return jnp.asarray(self.sums(self.s > 0))
+        return jnp.asarray(added(itertools.chain([self.parts[0].copy()], self.parts[1:])))
 
     def solve(self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls) -> Result | None:
         """The results of a fold at strengths (L,), largest first; None where its moments have lost their digits."""
+        with jax.enable_x64(True):
+            return self._solve(engine, k, *cast((penalty, lams, controls), np.float64))
+
+    def _solve(self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls) -> Result | None:
         if np.sum(self.inside[k]) <= np.sum(self.outside[k]):
             form, G, c, share = _posed(self.form, self.sums(self.inside[k]), None)
         else:
@@ -80,5 +95,31 @@ def _posed(form: StandardForm, whole: Any, left_out: Any) -> Any:
     posed, c, lost = under(form, means[:, -2], means[:, -1], jnp.diagonal(means), sizes)
     own: Any = posed.design
     G = (means[:-2, :-2] - own.shift[:, None] * own.shift[None]) / (own.unit[:, None] * own.unit[None])
-    empty = dataclasses.replace(own, XT=jnp.zeros((*own.center.shape, 0), c.dtype))
-    return dataclasses.replace(posed, design=empty), G, c, digits(form.shape) * lost
+    return posed, G, c, digits(form.shape) * lost
+
+
+def added(several: Iterator[Floats]) -> Floats:
+    """Their sum, in the place of the first."""
+    total = next(several)
+    for more in several:
+        total += more
+    return total
+
+
+def cast(tree: Any, dtype: DTypeLike) -> Any:
+    """The same numbers in a dtype, where they are floating."""
+
+    def each(a: Array) -> Array:
+        return jnp.asarray(np.asarray(a), dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+    return jax.tree.map(each, tree)
+
+
+@jax.jit
+def certified(problem: Problem, design: Design, penalty: Any, found: Result, controls: Controls) -> Result:
+    """A fold's results (L,), rounded to the dtype of its problem, with certificates of that from its rows."""
+    own = reweighted(design, problem.weights(), problem.fit_intercept, problem.standardize)
+    form = form_with(problem, own)
+    z, b = jax.vmap(form.from_raw)(found.coef, found.intercept)
+    done = certify_all(form, penalty, found.lams, z, b, False)
+    return Result(**as_found(form, penalty, found.lams, done, found.steps, controls).told, lams=found.lams)
