@@ -81,7 +81,8 @@ def solution_tangents(given: Any, given_dot: list[Any], at: Point, known: Outloo
     dots = [None if isinstance(dot, SymbolicZero) else dot for dot in given_dot]
     may_move, ids, inverses = known
     if may_move is None:
-        return _tangents(given, dots, at, ids, inverses)
+        tangents = _anew if concrete(given, at) else _tangents
+        return tangents(given, dots, at, ids, inverses)
     return jax.lax.cond(
         jnp.sum(may_move, dtype=jnp.int32) <= FEW,
         lambda: _tangents(given, dots, at, _listed(may_move), None),
@@ -139,6 +140,10 @@ def _tangents(
     told = {"coef": coef, "intercept": intercept, "objective": dobjective, "dev_ratio": share}
     moves = (dz, db, dloss), told
     return moves if given[2] is not None else jax.tree.map(lambda a: a[0], moves)
+
+
+# For gradients outside of tracing: where nothing is kept between the ways there and back, JAX hands over less.
+_anew = jax.jit(jax.checkpoint(_tangents))
 
 
 def _inverses(given: Any, point: Point, ids: Any) -> Any:

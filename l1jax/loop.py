@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+from jax.custom_derivatives import zero_from_primal
 
 from l1jax._arrays import concrete
 from l1jax.block import Block, bare
@@ -88,13 +88,8 @@ def _boundary_jvp(run: Run, derived: bool, primals: Any, tangents: Any) -> tuple
     dots = run.all(tangents, [None] * len(run.leaves))[: len(jax.tree.leaves(given))]
     (dz, db, dloss), moves = solution_tangents(given, dots, (found.z, found.b, found.loss), known)
     known = known if derived else None
-    still = jax.tree.map(_still, (found.told, known))
+    still = zero_from_primal((found.told, known), symbolic_zeros=True)  # type: ignore[no-untyped-call]
     return (found, known), (Minimum(dz, db, dloss, still[0] | moves), still[1])
-
-
-def _still(a: Array) -> Any:
-    """The tangent of what does not move."""
-    return np.zeros(a.shape, a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else jax.dtypes.float0)
 
 
 def _found(engine: Engine | ActiveSet, mode: str, equalities: bool | None, *posed: Any) -> Minimum:

@@ -51,6 +51,13 @@ def solve(
     NaN and it is `stationarity <= tol`. Raises ValueError or TypeError for bad values; under `jit` or `vmap` these give
     NaN and `converged=False`.
 
+    Derivatives of coef, intercept and objective, of any order, are those of the exact minimiser in every leaf of the
+    problem, by the implicit function theorem on what moves: with H the second derivative there and s the signs,
+    d coef/d lam = -H^{-1} s for L1. A coefficient that is 0 with its slope at the threshold stays 0; where solutions
+    are not unique (equal columns, ties, more coefficients than rows) the derivative is the least one. Nonconvex
+    penalties have the derivative of the stationary point that was found. What counts is the support at `tol`: where
+    derivatives matter, let that be small.
+
     Source of the certificate: Fercoq, Gramfort, Salmon (2015), "Mind the duality gap", ICML, eq. 2.
 
     >>> print(f"{solve(Problem([[1.0], [2.0], [3.0]], [1.0, 2.0, 4.0], penalty=L1(0.5))).coef[0]:.3f}")
