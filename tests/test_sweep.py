@@ -111,6 +111,24 @@ def test_a_sweep_is_a_path_at_every_place(name):
     assert seen == found.gap.size // len(LAMS)
 
 
+@pytest.mark.parametrize("penalty", [L1(1.0), Bounds(ElasticNet(1.0, l1_ratio=0.9), lower=-0.2, upper=0.5)])
+def test_lanes_of_one_matrix_go_by_blocks_of_features(penalty):
+    """Of 37 features, three blocks that overlap; features that coincide, one that is constant, one that is pinned."""
+    rng = np.random.default_rng(37)
+    X = rng.normal(size=(60, 37))
+    X[:, 5], X[:, 6] = X[:, 4], 2.0
+    Y = X[:, :8] @ rng.normal(size=(8, 20)) + rng.normal(size=(60, 20))
+    Y[:, 3] = 1.0
+    penalty = Factors(penalty, np.r_[np.inf, 1 + np.arange(36) % 2]) if isinstance(penalty, Bounds) else penalty
+    problem = Problem(X, Y[:, 0], penalty=penalty)
+    found = sweep(problem, targets=Y, num=8, ratio=0.01, tol=1e-10)
+    assert bool(jnp.all(found.converged))
+    assert not np.any(np.asarray(found.coef[..., 6]))
+    for lane in range(20):
+        alone = path(dataclasses.replace(problem, y=Y[:, lane]), lams=found.lams[lane], tol=1e-13)
+        np.testing.assert_allclose(found.objective[lane], alone.objective, rtol=1e-8, atol=1e-12)
+
+
 @pytest.mark.parametrize("near", [128, 3])
 def test_lanes_of_many_features_walk_among_few(near, monkeypatch):
     """Where these don't suffice, lanes are solved otherwise."""

@@ -19,9 +19,10 @@ from l1jax.penalties import L1, Factors, Terms
 from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
-from l1jax.sufficient import hidden
+from l1jax.sufficient import digits, hidden
 from l1jax.sweeping.knots import walk_lanes
 from l1jax.sweeping.lanes import Moments, descend_lanes
+from l1jax.sweeping.shared import descend_shared
 from l1jax.sweeping.wide import walk_near
 
 WIDE = 256  # columns of Gram matrices of the lanes' own; beyond, each lane has some of the columns only
@@ -72,13 +73,18 @@ def descend_block(
     """
     scale = block.forms.design.scale
     strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
+    own = not block.shared or isinstance(block.forms.design, Reweighted)
 
     def terms(lam: Array, strength: Array, scale: Array, penalty: Any) -> Terms:
         units: Any = InUnits(penalty.with_lam(lam), strength, scale)
         return units.terms(scale)[0].full(scale.shape)
 
     def terms_of(lam: Array) -> Terms:
-        return jax.vmap(terms, out_axes=1)(lam, strength, scale, penalties)
+        found = jax.vmap(terms, in_axes=(0, 1, 1, 0), out_axes=1)(lam, strength.T, scale.T, penalties)
+        if own or not isinstance(penalties, L1):
+            return found
+        rest = (found.l2, found.lower, found.upper)  # 0 and infinite, and need not be read for each coefficient
+        return Terms(found.l1, *(a[:1, :1] for a in rest))
 
     def slopes_of(z: Array) -> Array:
         def lane(form: StandardForm, z: Array) -> Array:
@@ -90,15 +96,19 @@ def descend_block(
     single, p, base = yy.dtype.itemsize < 8, scale.shape[1], terms_of(jnp.ones_like(yy)).l1
     low, high = terms_of(lams[:, -1]).domain()
     free = jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
-    own = not block.shared or isinstance(block.forms.design, Reweighted)
     walks = straight(penalties) and own and not single
     if walks and p > WIDE:
         z, sweeps = walk_near(block, base.T, yy, lams)
     elif walks and p <= KNOTS_PER_STRENGTH * lams.shape[1]:
         z, sweeps = walk_lanes(base, _moments(block, yy, known), lams.T)
-    else:
+    elif own:
         moments = _moments(block, yy, known)
         z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
+    elif single:
+        z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of)
+    else:
+        known = _moments(block, yy, None)
+        z, sweeps = descend_shared(terms_of, known, lams.T, 0.9 * controls.tol, functools.partial(_slopes, known))
     sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
     z = jnp.where(sound[None, None], z, jnp.nan)
 
@@ -115,7 +125,7 @@ def descend_block(
             return dataclasses.replace(done, gap=gap, measure=gap)
 
         lam, z = at
-        q = moments.c - jnp.sum(moments.G * z[:, None], axis=0)
+        q = _slopes(moments, z)
         return block.over(lane, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
 
     if block.shared:  # a strength at a time, all lanes: products of matrices
@@ -149,7 +159,14 @@ def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
         G = jax.vmap(_about, in_axes=(0, 2, 0, None), out_axes=2)(design, raw, forms.s, block.XT)
     else:
         G = second_moments(block.XT, forms.s[0])
-    return Moments(G, c.T, yy)
+    return Moments(G, c.T, yy, jnp.full_like(yy, digits((block.XT.shape[-2], block.XT.shape[-1]))))
+
+
+def _slopes(moments: Moments, z: Array) -> Array:
+    """c - G z at points (p, L)."""
+    if moments.G.ndim == 2:
+        return moments.c - jnp.matmul(moments.G, z, precision=HIGHEST)
+    return moments.c - jnp.sum(moments.G * z[:, None], axis=0)
 
 
 def _has_digits(block: Block) -> Array:

@@ -38,6 +38,7 @@ WIDEST = 1024  # columns of a Gram matrix that lanes share
 SHORT = 0.05  # the least strength of a short grid, over the largest
 GRAMS = 6_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
+SHARING = 512  # of a block whose lanes share a Gram matrix
 MOST = 2048  # where the program itself takes them by groups
 FEWEST = 16  # lanes that share a Gram matrix, for vectors of them
 FEW = 64  # lanes, by engines that are compiled
@@ -192,7 +193,7 @@ class Study:
             table, equalities = self._shared(), False
             floats = GRAMS // problem.dtype.itemsize
             each = p * p if p <= WIDE else p * grids.shape[1]
-            size = min(LANES, max(8, floats // each)) if own else LANES
+            size = min(LANES, max(8, floats // each)) if own else SHARING
             if isinstance(table, Products):
                 size = max(size, min(MOST, NUMBERS // n))
         else:
