@@ -201,7 +201,8 @@ def test_lanes_of_weights_come_from_moments_where_these_have_their_digits(monkey
     monkeypatch.setattr(study, "path", lambda *given, **more: seen.append(1) or path(*given, **more))
     few = X.copy()
     few[:, 2] = 1e9 * (np.arange(N) == 0) + X[:, 2]  # hardly varies where the first row is left out
-    problem, drawn = Problem(few, Y, penalty=L1(1.0)), np.random.default_rng(3).integers(1, 3, (4, N)).astype(float)
+    problem = Problem(few, Y, penalty=L1(1.0), standardize=True)
+    drawn = np.random.default_rng(3).integers(1, 3, (4, N)).astype(float)
     weights = drawn * [[1.0], [1.0], [1e-200], [1e200]]  # squares of the last two are beyond all numbers
     weights[1, 0] = 0
     found = sweep(problem, weights=weights, lams=LAMS, tol=1e-9)
