@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from l1jax.design import Design, reweighted
+from l1jax._threads import one_thread
 from l1jax.engines import ActiveSet
 from l1jax.engines.kinks import Floats, Indices
 from l1jax.hosted import Penalties, driven
@@ -67,6 +68,7 @@ class Training:
             return jnp.asarray(self.sums(self.s > 0))
         return jnp.asarray(added(itertools.chain([self.parts[0].copy()], self.parts[1:])))
 
+    @one_thread()
     def solve(self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls) -> Result | None:
         """The results of a fold at strengths (L,), largest first; None where its moments have lost their digits."""
         with jax.enable_x64(True):
