@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from l1jax.design import Design, reweighted
 from l1jax._threads import one_thread
+from l1jax.design import Design, reweighted
 from l1jax.engines import ActiveSet
 from l1jax.engines.kinks import Floats, Indices
 from l1jax.hosted import Penalties, driven
