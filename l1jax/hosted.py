@@ -83,14 +83,15 @@ def on_host(
     penalties: Penalties,
     start: tuple[Array, Array],
     controls: Controls,
+    derived: bool = False,
 ) -> Minimum:
-    """The minimisers at the penalties' strengths, in descending order."""
+    """The minimisers at the penalties' strengths, in descending order; for derivatives with what the engine holds."""
     known = sufficient(form, float(controls.tol)) if bool(form.fit) else None
     if known is not None:
-        found = driven(engine, equalities, form, penalties, start, controls, known)
+        found = driven(engine, equalities, form, penalties, start, controls, known, derived)
         if not np.any(np.asarray(found.told["gap"]) > float(controls.tol)):
             return found
-    return driven(engine, equalities, form, penalties, start, controls)
+    return driven(engine, equalities, form, penalties, start, controls, None, derived)
 
 
 def driven(
@@ -101,6 +102,7 @@ def driven(
     start: tuple[Array, Array],
     controls: Controls,
     known: Moments | None = None,
+    derived: bool = False,
 ) -> Minimum:
     """The same by the form's rows, or by their moments where these are known: gaps pay for what moments lack."""
     penalty, lams, count = penalties.penalty, penalties.lams, len(penalties)
@@ -146,7 +148,8 @@ def driven(
     if known is not None:
         gap = done.gap + _hidden(form, known.share, done.z)
         done = dataclasses.replace(done, gap=gap, measure=gap)
-    return _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
+    found = _as_found(form, penalty, lams, done, jnp.asarray(steps), controls)
+    return dataclasses.replace(found, inverse=path.inverse()) if derived and fit and lams is None else found
 
 
 class Sight:

@@ -26,14 +26,14 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
-from l1jax._arrays import along, concrete, eps
+from l1jax._arrays import along, concrete
 from l1jax.design import HIGHEST
 from l1jax.penalties import Elementwise
 from l1jax.standard_form import Only, StandardForm, in_raw_units
+from l1jax.systems import DENSE, least_inverse, least_solution, matrix_of
 
 FEW = 128  # coefficients of which a traced system is made, where no more of them move
-DENSE = 256  # the largest system whose matrix is made
-STEEP = 1e-3  # of a system whose condition, over that at which eigenvalues count as 0, is below this, none is near it
+HELD = 2048  # the largest system whose inverse is taken from an engine that holds it
 
 Point = tuple[Array, Array, Array]  # z, b and the loss there
 Pose = Callable[[Any], tuple[StandardForm, Any]]
@@ -56,8 +56,8 @@ class Outlook(NamedTuple):
     inverses: Array | None  # those of the systems at each strength, (L, m, m)
 
 
-def outlook(given: Any, at: Point) -> Outlook:
-    """The outlook at minimisers: `given` and `at` are those of `solution_tangents`."""
+def outlook(given: Any, at: Point, inverse: Any) -> Outlook:
+    """The outlook at minimisers: `given` and `at` are those of `solution_tangents`, `inverse` that of `Minimum`."""
     p = given[0].shape[1]
     if p <= FEW or not isinstance(given[1], Elementwise):  # it isn't worth to look at some alone
         return Outlook(None, None, _inverses(given, at, None))
@@ -69,7 +69,8 @@ def outlook(given: Any, at: Point) -> Outlook:
     while size < len(on):
         size *= 2
     ids = None if size >= p else jnp.asarray(np.pad(on, (0, size - len(on)), constant_values=p), jnp.int32)
-    return Outlook(None, ids, _inverses(given, at, ids))
+    held = _held(inverse, on, p if ids is None else size, at)
+    return Outlook(None, ids, _inverses(given, at, ids) if held is None else held)
 
 
 def solution_tangents(given: Any, given_dot: list[Any], at: Point, known: Outlook) -> tuple[Point, dict[str, Array]]:
@@ -146,6 +147,17 @@ def _tangents(
 _anew = jax.jit(jax.checkpoint(_tangents))
 
 
+def _held(inverse: Any, on: Any, size: int, at: Point) -> Any:
+    """The inverse that an engine holds, if it is that of the coefficients `on`, as `_inverses` would have it."""
+    if inverse is None or size > HELD or not np.array_equal(np.sort(inverse[0]), on):
+        return None
+    ids, H = inverse
+    order, whole = np.argsort(ids), np.eye(size + at[1].size, dtype=H.dtype)
+    places = on if size == at[0].size else np.arange(len(on))
+    whole[np.ix_(places, places)] = H[np.ix_(order, order)]
+    return jnp.asarray(whole[None])
+
+
 def _inverses(given: Any, point: Point, ids: Any) -> Any:
     """The inverses of the systems, if small and values can be seen: by NumPy, like engines that are driven from there.
 
@@ -156,21 +168,7 @@ def _inverses(given: Any, point: Point, ids: Any) -> Any:
     size = (z.size // p * (p if ids is None else len(ids)) + b.size) // count
     if size > DENSE or not concrete(given, point):
         return None
-    return jnp.asarray(np.stack([_inverse(matrix) for matrix in np.asarray(_matrices(given, point, ids))]))
-
-
-def _inverse(matrix: Any) -> Any:
-    """The least inverse of a symmetric matrix (m, m); NaN of one that isn't finite."""
-    if not np.all(np.isfinite(matrix)):
-        return np.full_like(matrix, np.nan)
-    flat = _flat(len(matrix), matrix.dtype)
-    try:
-        inverse = np.linalg.inv(matrix)
-    except np.linalg.LinAlgError:
-        inverse = np.full_like(matrix, np.inf)
-    if np.linalg.norm(matrix, 1) * np.linalg.norm(inverse, 1) * flat < STEEP:
-        return (inverse + inverse.T) / 2
-    return np.linalg.pinv(matrix, rcond=flat, hermitian=True)
+    return jnp.asarray(np.stack([least_inverse(matrix) for matrix in np.asarray(_matrices(given, point, ids))]))
 
 
 @jax.jit
@@ -179,7 +177,7 @@ def _matrices(given: Any, point: Point, ids: Array | None) -> Array:
 
     def lane(i: Array, z: Array, b: Array) -> Array:
         equations = _equations(lambda _: _near(given, i, ids), [], [], z, b)
-        return _matrix(equations.system, equations.target.size, z.dtype)
+        return matrix_of(equations.system, equations.target.size, z.dtype)
 
     z, b, _ = _as_lanes(given, point)
     return jax.vmap(lane)(jnp.arange(len(z), dtype=jnp.int32), _at(ids, z), b)
@@ -308,78 +306,3 @@ def _together(pose: Pose, given: Any, given_dot: Any, z: Array, slope: Array) ->
             return jnp.matmul(J, d.ravel(), precision=HIGHEST).reshape(z.shape)
 
     return Motion(spread, lambda y: spread(y - spread(y)), drift, jnp.zeros_like(z))
-
-
-def least_solution(matvec: Callable[[Array], Array], b: Array, inverse: Array | None = None) -> Array:
-    """The x of least norm among those with the least |matvec(x) - b|, for a symmetric matvec; differentiable.
-
-    `inverse` is the least one of the system's matrix, where it is known.
-    """
-    solve: Callable[[Any, Array], Array] = conjugate_residuals
-    if inverse is not None:
-        solve = _by_products(inverse)
-    elif b.size <= DENSE:
-        values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(_matrix(matvec, b.size, b.dtype)))
-        steep = jnp.abs(values) > _flat(b.size, b.dtype) * jnp.max(jnp.abs(values))
-        inverse = jnp.where(steep, 1 / jnp.where(steep, values, 1.0), 0.0)
-        solve = _by_products(vectors.T, inverse, vectors)
-    return jax.lax.custom_linear_solve(matvec, b, solve=solve, symmetric=True)
-
-
-def _flat(size: int, dtype: Any) -> float:
-    """Eigenvalues this small, relative to the largest, are rounding."""
-    return max(size, 32) * eps(dtype)
-
-
-def _matrix(matvec: Callable[[Array], Array], size: int, dtype: Any) -> Array:
-    matrix = jax.vmap(matvec)(jnp.eye(size, dtype=dtype))
-    return (matrix + matrix.T) / 2
-
-
-def _by_products(*factors: Array) -> Callable[[Any, Array], Array]:
-    """A solution by matrices and diagonals, the first one first."""
-
-    def solve(_: Any, b: Array) -> Array:
-        for factor in factors:
-            b = jnp.matmul(factor, b, precision=HIGHEST) if factor.ndim == 2 else factor * b
-        return b
-
-    return solve
-
-
-def conjugate_residuals(matvec: Callable[[Array], Array], b: Array) -> Array:
-    """The least x with the least |matvec(x) - b|, to rounding, for a symmetric matvec without negative eigenvalues.
-
-    The residual falls until it is rounding, or until its own curvature is (next to the largest seen): then it is what b
-    has along flat directions, and x loses what it gathered there.
-
-    Source: Stiefel (1955), "Relaxationsmethoden bester Strategie zur Lösung linearer Gleichungssysteme", Comment.
-    Math. Helv. 29; the last step as in Liu, Milzarek, Roosta (2022), "Obtaining pseudo-inverse solutions with MINRES".
-    """
-
-    def body(carry: Any) -> Any:
-        x, r, d, Ar, Ad, curved, top, k, _, _ = carry
-        size = jnp.sum(Ad**2)
-        step = jnp.where(size > 0, curved / jnp.where(size > 0, size, 1.0), 0.0)
-        x, r = x + step * d, r - step * Ad
-        Ar = matvec(r)
-        new = jnp.sum(r * Ar)
-        turn = new / jnp.where(curved > 0, curved, 1.0)
-        length = jnp.sum(r**2)
-        top = jnp.maximum(top, new / jnp.where(length > 0, length, 1.0))
-        flat = new <= 4 * eps(b.dtype) * top * length
-        going = ~flat & (length > tiny) & (k < limit)
-        return x, r, r + turn * d, Ar, Ar + turn * Ad, new, top, k + 1, going, flat & (length > tiny)
-
-    length = jnp.sum(b**2)
-    tiny = eps(b.dtype) ** 2 * length
-    limit = 10 * b.size + 20
-    Ab = matvec(b)
-    curved = jnp.sum(b * Ab)
-    some = length > 0
-    top = curved / jnp.where(some, length, 1.0)
-    start = (jnp.zeros_like(b), b, b, Ab, Ab, curved, top, jnp.zeros((), jnp.int32), some & (curved > 0), ~some)
-    x, r, *_, flat = jax.lax.while_loop(lambda carry: carry[-2], body, start)
-    length = jnp.sum(r**2)
-    beside = jnp.sum(r * x) / jnp.where(length > 0, length, 1.0)
-    return jnp.where(flat, x - beside * r, x)

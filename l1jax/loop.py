@@ -66,9 +66,9 @@ class Run:
         """(form, penalty, lams, start, controls)"""
         return jax.tree.unflatten(self.tree, self.all(traced, self.leaves))
 
-    def found(self, traced: Iterable[Any]) -> Minimum:
-        """The minimum."""
-        return _found(self.engine, self.mode, self.equalities, *self.posed(traced))
+    def found(self, traced: Iterable[Any], derived: bool = False) -> Minimum:
+        """The minimum; for derivatives, with what the engine holds."""
+        return _found(self.engine, self.mode, self.equalities, derived, *self.posed(traced))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -77,8 +77,9 @@ def _boundary(run: Run, derived: bool, *traced: Any) -> tuple[Minimum, Any]:
 
     What isn't traced stays outside: each array that crosses costs time.
     """
-    found = run.found(traced)
-    return found, outlook(run.posed(traced)[:3], (found.z, found.b, found.loss)) if derived else None
+    found = run.found(traced, derived)
+    inverse, found = found.inverse, dataclasses.replace(found, inverse=None)
+    return found, outlook(run.posed(traced)[:3], (found.z, found.b, found.loss), inverse) if derived else None
 
 
 @functools.partial(_boundary.defjvp, symbolic_zeros=True)
@@ -92,7 +93,7 @@ def _boundary_jvp(run: Run, derived: bool, primals: Any, tangents: Any) -> tuple
     return (found, known), (Minimum(dz, db, dloss, still[0] | moves), still[1])
 
 
-def _found(engine: Engine | ActiveSet, mode: str, equalities: bool | None, *posed: Any) -> Minimum:
+def _found(engine: Engine | ActiveSet, mode: str, equalities: bool | None, derived: bool, *posed: Any) -> Minimum:
     form, penalty, lams, start, controls = posed
     if equalities is None:
         equalities = may_have_equalities(penalty if lams is None else penalty.with_lam(lams[-1]), form)
@@ -100,7 +101,7 @@ def _found(engine: Engine | ActiveSet, mode: str, equalities: bool | None, *pose
         if concrete(posed):
             penalties = Penalties(form, penalty, lams)
             if engine.suits(penalties[-1]):
-                return on_host(engine, equalities, form, penalties, start, controls)
+                return on_host(engine, equalities, form, penalties, start, controls, derived)
         engine = engine.traced
     if lams is not None and by_rounds(mode, (1, len(lams)), None, posed):
         forms, penalties, strengths = _as_lane((bare(form), penalty, lams))

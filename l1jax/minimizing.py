@@ -13,9 +13,9 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
 from l1jax._arrays import concrete, eps, floating
-from l1jax.implicit import least_solution
 from l1jax.penalties import Penalty
 from l1jax.penalties.base import check_penalty, stacked
+from l1jax.systems import least_solution
 from l1jax.transforms import fista, iterate
 from l1jax.transforms.base import widest
 from l1jax.transforms.masks import chosen, select, within

@@ -38,6 +38,8 @@ class Minimum:
     b: Array
     loss: Array
     told: dict[str, Any]  # the fields of a `Result`, but for `lams` and `names`
+    inverse: Any = None
+    """Of engines that hold it: the support (k,), and the inverse of the second derivative there, (k, k)."""
 
 
 def over_lams(function: Callable[..., Any], penalty: Any, lams: Array | None, *others: Array) -> Any:

@@ -12,7 +12,8 @@ from cases import assemble
 from jax.test_util import check_grads
 
 import l1jax
-from l1jax import implicit
+from l1jax import implicit, systems
+from l1jax.engines.sets import SquaredSet
 
 N, P = 20, 6
 LEAVES = ["X", "y", "lam", "ratio", "factors", "weights", "offset"]
@@ -192,15 +193,15 @@ def test_least_solutions_of_flat_systems():
     half = RNG.normal(size=(12, 5))
     A, b = half @ half.T, RNG.normal(size=12)
     expected = np.linalg.pinv(A, rcond=1e-12) @ b
-    np.testing.assert_allclose(implicit.least_solution(lambda x: A @ x, jnp.asarray(b)), expected, rtol=1e-9)
+    np.testing.assert_allclose(systems.least_solution(lambda x: A @ x, jnp.asarray(b)), expected, rtol=1e-9)
     for rhs in (b, A @ b, 0 * b):
-        iterated = implicit.conjugate_residuals(lambda x: jnp.asarray(A) @ x, jnp.asarray(rhs))
+        iterated = systems.conjugate_residuals(lambda x: jnp.asarray(A) @ x, jnp.asarray(rhs))
         np.testing.assert_allclose(iterated, np.linalg.pinv(A, rcond=1e-12) @ rhs, rtol=1e-6, atol=1e-9)
     for matrix, rcond in ((A, 1e-12), (A + np.eye(12), 0.0)):
-        inverse = jnp.asarray(implicit._inverse(matrix))
-        found = implicit.least_solution(lambda x, matrix=matrix: matrix @ x, jnp.asarray(b), inverse)
+        inverse = jnp.asarray(systems.least_inverse(matrix))
+        found = systems.least_solution(lambda x, matrix=matrix: matrix @ x, jnp.asarray(b), inverse)
         np.testing.assert_allclose(found, np.linalg.pinv(matrix, rcond=rcond) @ b, rtol=1e-9)
-    assert np.all(np.isnan(implicit._inverse(np.full((3, 3), np.nan))))
+    assert np.all(np.isnan(systems.least_inverse(np.full((3, 3), np.nan))))
 
 
 def test_a_solve_that_is_not_differentiated_meets_no_boundary(monkeypatch):
@@ -209,6 +210,52 @@ def test_a_solve_that_is_not_differentiated_meets_no_boundary(monkeypatch):
     assert l1jax.solve(problem).converged
     with pytest.raises(TypeError):
         jax.grad(lambda lam: l1jax.solve(dataclasses.replace(problem, penalty=l1jax.L1(lam))).objective)(0.1)
+
+
+@pytest.mark.parametrize("nonzeros", [20, 300])
+def test_the_inverse_that_the_engine_holds_is_taken(nonzeros, monkeypatch):
+    """No matrix is made where the engine's inverse is good; an old one is refused. The slope is -inv(G) sign."""
+    n, p = 900, 400
+    rng = np.random.default_rng(0)
+    X, coef = rng.normal(size=(n, p)), np.where(np.arange(p) < nonzeros, 2.0, 0.0)
+    y = X @ coef + 0.1 * rng.normal(size=n)
+
+    def solution(lam):
+        return l1jax.solve(l1jax.Problem(X, y, penalty=l1jax.L1(lam), fit_intercept=False), tol=1e-12).coef
+
+    at = np.asarray(solution(0.5))
+    on = np.flatnonzero(at)
+    assert len(on) >= nonzeros
+    wanted = np.zeros(p)
+    wanted[on] = -np.linalg.solve(X[:, on].T @ X[:, on] / n, np.sign(at[on]))
+    made, inverses = [], implicit._inverses
+    monkeypatch.setattr(implicit, "_inverses", lambda *given: made.append(1) or inverses(*given))
+    np.testing.assert_allclose(jax.jacrev(solution)(0.5), wanted, rtol=1e-9, atol=1e-12)
+    assert not made
+    held = SquaredSet.inverse
+
+    def worn(self, l2):
+        self.H *= 1.001
+        return held(self, l2)
+
+    monkeypatch.setattr(SquaredSet, "inverse", worn)
+    np.testing.assert_allclose(jax.jacrev(solution)(0.5), wanted, rtol=1e-7, atol=1e-9)
+    assert made
+
+
+def test_equal_columns_share_alike_though_the_engine_holds_an_inverse():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 400))
+    X[:, [4, 6]] = X[:, [2]]
+    y = X[:, :8].sum(axis=1) + 0.1 * rng.normal(size=100)
+
+    def solution(lam):
+        return l1jax.solve(l1jax.Problem(X, y, penalty=l1jax.L1(lam)), tol=1e-11).coef
+
+    slope, h = jax.jacrev(solution)(0.1), 1e-5
+    np.testing.assert_allclose(slope[jnp.array([4, 6])], slope[2], rtol=1e-9)
+    differences = (solution(0.1 + h) - solution(0.1 - h)) / (2 * h)
+    np.testing.assert_allclose(3 * slope[2], jnp.sum(differences[jnp.array([2, 4, 6])]), rtol=1e-5)
 
 
 def test_equal_singular_values_have_the_map_s_derivative():

@@ -11,8 +11,8 @@ import l1jax
 ORDER = [
     "version", "_node", "_arrays", "_threads", "progress", "prox", "penalties", "losses", "design", "problem",
     "standard_form", "certificate", "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
-    "implicit", "minimizing", "minimum", "block", "search", "rounds", "sufficient", "hosted", "loop", "grid", "solving",
-    "paths", "folds",
+    "systems", "implicit", "minimizing", "minimum", "block", "search", "rounds", "sufficient", "hosted", "loop", "grid",
+    "solving", "paths", "folds",
     "sweeping", "tuning", "selection", "sklearn", "datasets", "tables", "plot", "analysis", "report", "__init__",
     "__main__",
 ]  # fmt: skip

@@ -109,10 +109,10 @@ def test_a_function_that_is_far_from_quadratic():
     np.testing.assert_allclose(found.params, np.log(2.5), rtol=1e-7)
 
 
-# -- those who come from jaxopt: the table of docs/from_jaxopt.md is run
+# -- those who come from jaxopt: README's table is run
 
 
-PAGE = (ROOT / "docs" / "from_jaxopt.md").read_text()
+PAGE = (ROOT / "README.md").read_text()
 ROWS = [tuple(re.findall("`([^`]+)`", line)[:2]) for line in PAGE.splitlines() if line.startswith("| `")]
 NAMES = {name: getattr(l1jax, name) for name in dir(l1jax) if name[0] != "_"} | {
     "jaxopt": jaxopt,

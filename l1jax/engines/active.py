@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from l1jax.engines.base import Engine
-from l1jax.engines.kinks import Floats, Kinks, together
+from l1jax.engines.kinks import Floats, Indices, Kinks, together
 from l1jax.engines.local import local_of
 from l1jax.engines.passes import AT_ONCE
 from l1jax.engines.sets import SmoothSet, SquaredSet
@@ -160,6 +160,10 @@ class Path:
                 z, u, last, returns = points[good - 1], U[good - 1], strength, 0
                 i += 0 if between else good
         return self._answer(Z, steps)
+
+    def inverse(self) -> tuple[Indices, Floats] | None:
+        """`WorkingSet.inverse` at the last strength."""
+        return self.work.inverse(self.at(-1).l2)
 
     def _record(self, at: slice, forces: Floats) -> None:
         self.forces[at] = forces

@@ -64,6 +64,9 @@ class GroupPath(Path):
         point: Floats = self.work.point()
         return point
 
+    def inverse(self) -> None:
+        """None: steps are by conjugate gradients."""
+
     def _record(self, *seen: Any) -> None:
         """Nothing: see `forces`."""
 

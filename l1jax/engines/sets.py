@@ -10,6 +10,7 @@ from l1jax.engines.local import Local
 from l1jax.engines.passes import pass_over
 from l1jax.engines.working_set import WorkingSet, longer, swap, wider
 
+OLD = 1e-4  # what may be left of a product that H is to undo
 STRETCH = 4.0  # by how much the length of a step may be corrected
 
 
@@ -68,6 +69,14 @@ class SquaredSet(WorkingSet):
 
     def accept(self, step: Any) -> None:
         self.u[: self.m] -= step
+
+    def inverse(self, l2: Floats) -> tuple[Indices, Floats] | None:
+        k = self.k
+        ids, H = self.ids[:k].copy(), self.H[:k, :k].copy()
+        probe = np.random.default_rng(0).standard_normal(k).astype(H.dtype)
+        d: Floats = H @ probe
+        left: Floats = self.G[:k, :k] @ d + l2[ids] * d - probe
+        return (ids, H) if float(np.abs(left).max(initial=0.0)) <= OLD else None
 
     def refresh(self) -> None:
         m = self.m

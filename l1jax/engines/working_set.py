@@ -167,6 +167,10 @@ class WorkingSet(abc.ABC):
         U = self.H[: self.k, : self.k] @ B
         return Border(U, C - B.T @ U, np.diagonal(C))
 
+    def inverse(self, l2: Floats) -> tuple[Indices, Floats] | None:
+        """The support and the inverse of its second derivative, for l2 (size,); None where it is not at hand."""
+        return None
+
     def rebuild(self, l2: Floats) -> None:
         """Compute H anew, for the l2 of the support."""
         self.renew()
