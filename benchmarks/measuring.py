@@ -10,7 +10,6 @@ HERE = Path(__file__).parent
 LIMIT = 120.0  # seconds a peer's run may take
 OURS = "l1jax"
 DECADES = [10.0**-k for k in range(2, 21)]
-NO_GAP = {"s": math.inf, "gap": math.inf, "kkt": math.inf}
 
 
 class Search:
@@ -171,7 +170,8 @@ def load(data):
     records = json.loads(data.read_text())["records"] if data.exists() else []
     for record in records:
         for step in record["ladder"].values():
-            step.update({k: math.inf for k in NO_GAP if step[k] is None})
+            for figures in (step, step.get("threads_s", {})):
+                figures.update({k: math.inf for k, figure in figures.items() if figure is None})
     return {tuple(record[k] for k in KEY): record for record in records}
 
 

@@ -1,5 +1,6 @@
 """Runs that are driven from the host: the engine works in NumPy, its points are certified like any others."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -75,7 +76,6 @@ class Penalties:
         return Radii(np.where(np.isinf(weights), np.inf, lam * unit * np.where(np.isinf(weights), 0, weights)), groups)
 
 
-@one_thread()
 def on_host(
     engine: ActiveSet,
     equalities: bool,
@@ -86,12 +86,14 @@ def on_host(
     derived: bool = False,
 ) -> Minimum:
     """The minimisers at the penalties' strengths, in descending order; for derivatives with what the engine holds."""
-    known = sufficient(form, float(controls.tol)) if bool(form.fit) else None
-    if known is not None:
-        found = driven(engine, equalities, form, penalties, start, controls, known, derived)
-        if not np.any(np.asarray(found.told["gap"]) > float(controls.tol)):
-            return found
-    return driven(engine, equalities, form, penalties, start, controls, None, derived)
+    few = contextlib.nullcontext() if penalties.groups else one_thread()  # groups take long products
+    with few:
+        known = sufficient(form, float(controls.tol)) if bool(form.fit) else None
+        if known is not None:
+            found = driven(engine, equalities, form, penalties, start, controls, known, derived)
+            if not np.any(np.asarray(found.told["gap"]) > float(controls.tol)):
+                return found
+        return driven(engine, equalities, form, penalties, start, controls, None, derived)
 
 
 def driven(
