@@ -161,6 +161,7 @@ class Path:
                 i += 0 if between else good
         return self._answer(Z, steps)
 
+    @np.errstate(all="ignore")  # what isn't finite is not good enough
     def inverse(self) -> tuple[Indices, Floats] | None:
         """`WorkingSet.inverse` at the last strength."""
         return self.work.inverse(self.at(-1).l2)
