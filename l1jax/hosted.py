@@ -86,8 +86,8 @@ def on_host(
     derived: bool = False,
 ) -> Minimum:
     """The minimisers at the penalties' strengths, in descending order; for derivatives with what the engine holds."""
-    few = contextlib.nullcontext() if penalties.groups else one_thread()  # groups take long products
-    with few:
+    # Groups take long products.
+    with one_thread() if penalties.groups is None else contextlib.nullcontext():
         known = sufficient(form, float(controls.tol)) if bool(form.fit) else None
         if known is not None:
             found = driven(engine, equalities, form, penalties, start, controls, known, derived)

@@ -116,6 +116,11 @@ def under(
     return posed, c, lost
 
 
+def about(second: Array, shift: Array, unit: Array) -> Array:
+    """Second moments (p, p) of columns, as those of `(column - shift) / unit` for their means; lanes may be last."""
+    return (second - shift[:, None] * shift[None]) / (unit[:, None] * unit[None])
+
+
 def digits(shape: tuple[int, int]) -> float:
     """The share by which rounding may change the products of columns."""
     return sum(shape) * eps(np.float64)

@@ -13,7 +13,7 @@ from l1jax._node import node
 from l1jax.block import Block, bare
 from l1jax.design import HIGHEST
 from l1jax.standard_form import StandardForm
-from l1jax.sufficient import digits, under
+from l1jax.sufficient import about, digits, under
 from l1jax.sweeping.lanes import Moments
 
 MOST = 8_000_000  # numbers of a table
@@ -57,8 +57,7 @@ def resampled(form: StandardForm, products: Products, weights: Array) -> tuple[B
     squares = means[at, at].T
     posed, c, lost = jax.vmap(functools.partial(under, form))(means[p].T, means[p + 1].T, squares, squares)
     own: Any = posed.design
-    shift, unit = own.shift.T, own.unit.T
-    G = (means[:p, :p] - shift[:, None] * shift[None]) / (unit[:, None] * unit[None])
+    G = about(means[:p, :p], own.shift.T, own.unit.T)
     sane = (total > smallest(total.dtype) ** 0.5) & (total < largest(total.dtype) ** 0.5)
     share = jnp.where(sane, digits(form.shape) * lost, jnp.nan)
     return Block(jax.vmap(bare)(posed), form.design.XT, shared=True), Moments(G, c.T, 2 * posed.null_objective, share)

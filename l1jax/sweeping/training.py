@@ -21,7 +21,7 @@ from l1jax.minimum import Controls, as_found, certify_all
 from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.standard_form import StandardForm, form_with
-from l1jax.sufficient import Moments, digits, moments, under
+from l1jax.sufficient import Moments, about, digits, moments, under
 
 ROWS = 4096  # taken at a time
 KEPT = 4  # so many times the numbers of X may be kept of the folds' sums
@@ -96,7 +96,7 @@ def _posed(form: StandardForm, whole: Any, left_out: Any) -> Any:
     means, sizes = sums / total, jnp.diagonal(whole) / total
     posed, c, lost = under(form, means[:, -2], means[:, -1], jnp.diagonal(means), sizes)
     own: Any = posed.design
-    G = (means[:-2, :-2] - own.shift[:, None] * own.shift[None]) / (own.unit[:, None] * own.unit[None])
+    G = about(means[:-2, :-2], own.shift, own.unit)
     return posed, G, c, digits(form.shape) * lost
 
 
