@@ -46,7 +46,7 @@ def _walk(base: Array, moments: Moments, lams: Array) -> tuple[Array, Array]:
     """
     (p, lanes), count = moments.c.shape, lams.shape[0]
     places, lane = jnp.arange(p, dtype=jnp.int32)[:, None], jnp.arange(lanes, dtype=jnp.int32)
-    own = diagonal(moments.G, moments.c)
+    own = diagonal(moments.G)
     faint = ROUNDING * eps(own.dtype) * jnp.sqrt(moments.yy[None] / jnp.where(own > 0, own, 1.0))
 
     def step(carry: Any) -> Any:

@@ -90,7 +90,7 @@ def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[
         guess = jax.tree.map(lambda a: combined(weights, a[1:]), points)  # q is affine in z
         return _better(moments, terms, guess, after)
 
-    own, sweeps = diagonal(moments.G, start[0]), jnp.zeros(start[0].shape[1], jnp.int32)
+    own, sweeps = diagonal(moments.G), jnp.zeros(start[0].shape[1], jnp.int32)
     carry = (start, sweeps, jnp.ones_like(sweeps, bool), jnp.zeros((), jnp.int32))
     carry = advanced(carry, start, 1)  # the prediction may do
     point, sweeps, *_ = jax.lax.while_loop(unfinished, lambda at: advanced(at, several(at[0]), HISTORY), carry)
@@ -113,17 +113,17 @@ def sweep(G: Array, terms: Terms, point: Point) -> Point:
         new = jnp.clip(soft_threshold(pull, l1) * per, lower, upper)
         return (q, j, new - z), new
 
-    g, j = diagonal(G, z), jnp.arange(z.shape[0], dtype=jnp.int32)
+    g, j = diagonal(G), jnp.arange(z.shape[0], dtype=jnp.int32)
     per = jnp.where(g > 0, 1 / jnp.where(g > 0, g + terms.l2, 1.0), 0.0)  # columns of zeros stay
     begin = (q, j[0], jnp.zeros_like(z[0]))
     (q, last, move), z = jax.lax.scan(step, begin, (j, g, per, terms.l1, terms.lower, terms.upper, z))
     return z, moved(q, last, move)
 
 
-def diagonal(G: Array, like: Array) -> Array:
-    """The diagonals of the lanes' matrices, or of the one that they share: (p, L)."""
+def diagonal(G: Array) -> Array:
+    """The diagonals of the lanes' matrices (p, p, L): (p, L)."""
     j = jnp.arange(G.shape[0])
-    return jnp.broadcast_to(G[j, j].reshape(G.shape[0], -1), like.shape)
+    return G[j, j]
 
 
 def shortest(z: Array) -> Array:
