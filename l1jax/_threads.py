@@ -1,8 +1,10 @@
-"""How many threads NumPy's products take."""
+"""How many threads work in NumPy takes."""
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
@@ -26,3 +28,10 @@ def _blas() -> Any:
     except ImportError:
         return None
     return ThreadpoolController().select(user_api="blas")
+
+
+def in_parts(task: Callable[[slice], None], count: int, size: int) -> None:
+    """task(slice) for all of range(count), `size` at a time; on every core, as NumPy's long calls run side by side."""
+    parts = [slice(i, min(i + size, count)) for i in range(0, count, size)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(task, parts))

@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from l1jax._arrays import along, eps
+from l1jax._arrays import along
 from l1jax._node import node
 
 # Float32 products are TF32 on recent GPUs and bfloat16 on TPUs unless told otherwise; they decide supports and
 # certificates here.
 HIGHEST = jax.lax.Precision.HIGHEST
-FAR = 8192  # columns, whose rows are so long that summing down a column fetches each number alone
 
 
 @node
@@ -113,53 +112,3 @@ def reweighted_by(design: Design, mean: Array, square: Array, center: bool, stan
     shift = mean if center else jnp.zeros_like(mean)
     moved = design.center + shift * design.scale
     return Reweighted(design.XT, moved, design.scale * unit, length / unit, shift, unit)
-
-
-def prepare_design(X: Array, s: Array | None, center: bool, standardize: bool, one_scale: bool = False) -> Design:
-    """The design of the rows X (n, p), weighted by s (n,) that sum to 1; None for equal weights.
-
-    `standardize` divides each column by its weighted standard deviation (about its mean, whether or not it is
-    centred, as glmnet does); otherwise by a power of two, which is exact, and with `one_scale` the same for all. A
-    column whose standard deviation is at most eps times its largest entry is constant: it becomes 0 if columns are
-    centred or standardised.
-    """
-    XT = jax.lax.optimization_barrier(X.T)  # type: ignore[no-untyped-call]  # XLA would transpose last, and copy twice
-    # Sums run down the columns of X as it lies in memory, unless a column's numbers lie so far apart that each would be
-    # fetched alone.
-    wide = X.shape[1] > FAR
-    data, rows = (XT, 1) if wide else (X, 0)
-    if s is not None:  # rows of weight 0 may hold anything
-        XT = jnp.where(s > 0, XT, 0.0)
-        data = jnp.where(jnp.expand_dims(s > 0, 1 - rows), data, 0.0)
-
-    def each(a: Array) -> Array:
-        return jnp.expand_dims(a, rows)
-
-    def averaged(a: Array) -> Array:
-        return jnp.mean(a, axis=rows) if s is None else jnp.sum(a * jnp.expand_dims(s, 1 - rows), axis=rows)
-
-    largest = jnp.max(jnp.abs(data), axis=rows)  # constancy is a column's own, whatever the unit
-    # A unit before anything is squared: 1e20 squares to infinity in float32.
-    unit = _power_of_two(jnp.full_like(largest, jnp.max(largest)) if one_scale else largest)
-    mean = averaged(data * each(1 / unit))
-    apart = data * each(1 / unit) - each(mean)
-    missed = averaged(apart)  # the mean's rounding
-    variance = averaged(apart**2) - missed**2
-    mean = mean + missed
-    constant = variance <= (eps(X.dtype) * largest / unit) ** 2
-    square = jnp.where(constant, 0.0, variance) if center else jnp.maximum(variance, 0.0) + mean**2
-    length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-    if standardize:
-        scale = jnp.sqrt(jnp.where(constant, 1.0, variance))
-    else:
-        scale = _power_of_two(jnp.full_like(length, jnp.max(length)) if one_scale else length)
-    empty = constant & (center or standardize)
-    shift = mean if center else jnp.zeros_like(mean)
-    columns = jnp.where(empty[:, None], 0.0, (XT * (1 / unit)[:, None] - shift[:, None]) * (1 / scale)[:, None])
-    return Design(columns, shift * unit, scale * unit, jnp.where(empty, 0.0, length / scale))
-
-
-def _power_of_two(x: Array) -> Array:
-    """A power of two within a factor of two above |x|; 1 at 0. Its derivative is 0, as it only sets units."""
-    _, exponent = jnp.frexp(jax.lax.stop_gradient(x))
-    return jnp.where(x == 0, 1.0, jnp.ldexp(jnp.ones_like(x), exponent))

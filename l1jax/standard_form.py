@@ -10,11 +10,14 @@ from jax import Array
 
 from l1jax._arrays import along, as_dtype, concrete, eps, smallest
 from l1jax._node import node, static
-from l1jax.design import Design, prepare_design
+from l1jax.design import Design
 from l1jax.losses import Loss
 from l1jax.penalties import Elementwise, Penalty, Terms
 from l1jax.penalties.base import Wrapper
+from l1jax.preparation import prepare_design, prepare_on_host
 from l1jax.problem import Problem
+
+LARGE = 2_000_000  # numbers of a design that NumPy prepares
 
 
 @node
@@ -191,13 +194,38 @@ def prepared(problem: Problem) -> tuple["StandardForm", Penalty]:
     return standard_form(dataclasses.replace(problem, penalty=jax.lax.stop_gradient(penalty))), penalty
 
 
-@jax.jit
 def standard_form(problem: Problem) -> StandardForm:
     """The standard form of a problem's data."""
+    if not _on_host(problem.X, problem.sample_weight):
+        return _traced(problem)
+    with jax.ensure_compile_time_eval():  # the data may be constants of a function that is being traced
+        design = _design(problem, prepare_on_host)
+    return dataclasses.replace(_rest(problem, design), design=design)
+
+
+def _on_host(X: Array, sample_weight: Array | None) -> bool:
+    """Whether NumPy prepares the design: a large one whose values lie in this process's memory."""
+    if X.size < LARGE or not concrete(X, sample_weight):
+        return False
+    devices = X.devices()
+    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
+
+
+def _design(problem: Problem, prepare: Callable[..., Design]) -> Design:
     one_scale = not isinstance(problem.penalty, Elementwise)
     s = None if problem.sample_weight is None else problem.weights()
-    design = prepare_design(problem.X, s, problem.fit_intercept, problem.standardize, one_scale)
-    return form_with(problem, design)
+    return prepare(problem.X, s, problem.fit_intercept, problem.standardize, one_scale)
+
+
+@jax.jit
+def _traced(problem: Problem) -> StandardForm:
+    return form_with(problem, _design(problem, prepare_design))
+
+
+@jax.jit
+def _rest(problem: Problem, design: Design) -> StandardForm:
+    """All but the design, of which a jitted function would return a copy."""
+    return dataclasses.replace(form_with(problem, design), design=None)  # type: ignore[arg-type]
 
 
 def form_with(problem: Problem, design: Design) -> StandardForm:

@@ -9,7 +9,8 @@ import pytest
 import l1jax
 
 ORDER = [
-    "version", "_node", "_arrays", "_threads", "progress", "prox", "penalties", "losses", "design", "problem",
+    "version", "_node", "_arrays", "_threads", "progress", "prox", "penalties", "losses", "design", "preparation",
+    "problem",
     "standard_form", "certificate", "result", "transforms", "zeros", "polishing", "chains", "compaction", "engines",
     "systems", "implicit", "minimizing", "minimum", "block", "search", "rounds", "sufficient", "hosted", "loop", "grid",
     "solving", "paths", "folds",
