@@ -20,6 +20,11 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+def threads_are_set() -> bool:
+    """Whether `one_thread` does what it says."""
+    return _blas() is not None
+
+
 @functools.cache
 def _blas() -> Any:
     """What sets its threads; None where that is not installed."""

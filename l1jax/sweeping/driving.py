@@ -55,16 +55,19 @@ class Drive:
         if self.progress or self.store is not None or self.chunk is not None:
             raise ValueError("progress, store, chunk: want None under jit, vmap or grad, where chunks can't be driven")
 
-    def one_by_one(self, lane: Callable[[int], Result], lanes: int, asked: Any) -> Result:
+    def one_by_one(self, lane: Callable[[int], Result], lanes: int, asked: Any, *, threads: bool = False) -> Result:
         """lane(i) for all lanes, their results stacked."""
-        return self._run(lambda ids: jax.tree.map(lambda a: a[None], lane(int(ids[0]))), lanes, 1, asked, 1)
+
+        def block(ids: np.ndarray) -> Result:
+            return jax.tree.map(lambda a: a[None], lane(int(ids[0])))
+
+        return self._run(block, lanes, 1, asked, self._workers(threads))
 
     def in_blocks(
         self, block: Callable[[np.ndarray], Result], lanes: int, size: int, asked: Any, *, threads: bool
     ) -> Result:
         """block(ids) for all lanes, in blocks of one size, at most `size` if that is not given."""
-        devices = 1 if self.mesh is None else self.mesh.shape[self.mesh.axis_names[0]]
-        workers = (os.cpu_count() or 1) if threads and devices == 1 else 1
+        devices, workers = self._devices, self._workers(threads)
         if self.chunk is None:
             shares = workers if jax.process_count() == 1 else jax.process_count()  # each process has to see the same
             blocks = max(-(-lanes // size), min(shares, lanes // FEWEST))
@@ -72,6 +75,13 @@ class Drive:
         else:
             size = self.chunk
         return self._run(block, lanes, -(-size // devices) * devices, asked, workers)
+
+    @property
+    def _devices(self) -> int:
+        return 1 if self.mesh is None else self.mesh.shape[self.mesh.axis_names[0]]
+
+    def _workers(self, threads: bool) -> int:
+        return (os.cpu_count() or 1) if threads and self._devices == 1 else 1
 
     def _run(self, block: Callable[[np.ndarray], Result], lanes: int, size: int, asked: Any, workers: int) -> Result:
         """The blocks' results put together. Several processes share the blocks; each gets all results."""

@@ -1,8 +1,10 @@
 """sweep: the solutions of a whole study in one call."""
 
+import contextlib
 import dataclasses
 import functools
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from l1jax._arrays import concrete
+from l1jax._threads import one_thread, threads_are_set
 from l1jax.certificate import may_have_equalities
 from l1jax.engines import ActiveSet, Engine
 from l1jax.folds import Folds
@@ -143,6 +146,7 @@ class Study:
     asked: dict[str, Any]
     training: tuple[int | None, Training] | None = None
     """The folds of one target, or of y: the last that was asked for."""
+    lock: Any = dataclasses.field(default_factory=threading.Lock)
 
     @functools.cached_property
     def form(self) -> StandardForm:
@@ -187,7 +191,10 @@ class Study:
             in_step = False  # too few for vectors, or strengths so close that paths go knot by knot
         asked = (problem, axes, grids, self.controls, str(self.asked))
         if not in_step and (isinstance(self.engine, ActiveSet) or (drive.mesh is None and self._apart(grids))):
-            return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked)
+            # Lanes side by side gain nothing where each of them takes all cores for its products.
+            threads = self.by_moments and axes.targets is None and threads_are_set()
+            with one_thread() if threads else contextlib.nullcontext():
+                return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked, threads=threads)
         engine: Any = None if in_step else self.engine
         if in_step:
             table, equalities = self._shared(), False
@@ -261,10 +268,12 @@ class Study:
             return None
         at = self.axes.places(lane)
         problem, target = dataclasses.replace(self.axes, folds=None).at(self.problem, at), at.get("targets")
-        if self.training is None or self.training[0] != target:
-            form = self.form if target is None else form_with(problem, self.form.design)
-            self.training = target, Training(form, np.asarray(self.axes.folds))
-        found = self.training[1].solve(self.engine, int(at["folds"]), problem.penalty, lams, self.controls)
+        with self.lock:
+            if self.training is None or self.training[0] != target:
+                form = self.form if target is None else form_with(problem, self.form.design)
+                self.training = target, Training(form, np.asarray(self.axes.folds))
+            training = self.training[1]
+        found = training.solve(self.engine, int(at["folds"]), problem.penalty, lams, self.controls)
         if found is None or problem.dtype == np.float64:
             return found
         found, posed = cast(found, problem.dtype), self.axes.posed(self.problem, lane)

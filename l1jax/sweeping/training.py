@@ -1,9 +1,6 @@
 """Folds from moments: sums over all rows without those over the rows that a fold leaves out."""
 
 import dataclasses
-import functools
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from l1jax._threads import one_thread
+from l1jax._threads import in_parts, one_thread
 from l1jax.design import Design, reweighted
 from l1jax.engines import ActiveSet
 from l1jax.engines.kinks import Floats, Indices
@@ -30,16 +27,19 @@ KEPT = 4  # so many times the numbers of X may be kept of the folds' sums
 class Training:
     """The training parts of a form's rows, `train` (K, n).
 
-    Sums are of the products, two by two, of the columns of X, 1 and y: (p + 2, p + 2). They, and all that follows from
-    them, are in double precision, whatever the data.
+    Sums are of the products, two by two, of the columns of X, 1 and y: (p + 2, p + 2). `whole` are those over all rows,
+    `parts` those over the rows that each fold leaves out. They, and all that follows from them, are in double
+    precision, whatever the data.
     """
 
     def __init__(self, form: StandardForm, train: np.ndarray) -> None:
         self.XT, (self.s, self.y) = np.asarray(form.design.XT), (np.asarray(a, np.float64) for a in (form.s, form.y))
         bare = dataclasses.replace(form, design=dataclasses.replace(form.design, XT=form.design.XT[:, :0]))
-        with jax.enable_x64(True):
-            self.form = cast(bare, np.float64)
         self.inside, self.outside = train & (self.s > 0), ~train & (self.s > 0)
+        with one_thread(), jax.enable_x64(True):
+            self.form = cast(bare, np.float64)
+            self.parts = self._parts()
+            self.whole = jnp.asarray(self.sums(self.s > 0) if self.parts is None else sum(self.parts))
 
     def sums(self, rows: Any) -> Floats:
         """Those over some rows, a mask (n,)."""
@@ -50,23 +50,26 @@ class Training:
             some = np.concatenate([self.XT[:, ids], np.ones((1, len(ids))), self.y[None, ids]], dtype=np.float64)
             return moments(some, self.s[ids])
 
-        return added(part(i) for i in range(0, max(len(at), 1), ROWS))
+        total = part(0)
+        for i in range(ROWS, len(at), ROWS):
+            total += part(i)
+        return total
 
-    @functools.cached_property
-    def parts(self) -> list[Floats] | None:
+    def _parts(self) -> list[Floats] | None:
         """Those over the rows that each fold leaves out, if these make up all rows: then they are all there is to do.
 
         None where they do not, or are too many to be kept.
         """
         once = np.array_equal(np.sum(self.outside, axis=0), self.s > 0)
-        small = len(self.outside) * (len(self.XT) + 2) ** 2 <= KEPT * self.XT.size
-        return [self.sums(rows) for rows in self.outside] if once and small else None
+        if not once or len(self.outside) * (len(self.XT) + 2) ** 2 > KEPT * self.XT.size:
+            return None
+        parts: list[Any] = [None] * len(self.outside)
 
-    @functools.cached_property
-    def whole(self) -> Array:
-        if self.parts is None:
-            return jnp.asarray(self.sums(self.s > 0))
-        return jnp.asarray(added(itertools.chain([self.parts[0].copy()], self.parts[1:])))
+        def fill(at: slice) -> None:
+            parts[at] = [self.sums(rows) for rows in self.outside[at]]
+
+        in_parts(fill, len(parts), 1)
+        return parts
 
     @one_thread()
     def solve(self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls) -> Result | None:
@@ -98,14 +101,6 @@ def _posed(form: StandardForm, whole: Any, left_out: Any) -> Any:
     own: Any = posed.design
     G = about(means[:-2, :-2], own.shift, own.unit)
     return posed, G, c, digits(form.shape) * lost
-
-
-def added(several: Iterator[Floats]) -> Floats:
-    """Their sum, in the place of the first."""
-    total = next(several)
-    for more in several:
-        total += more
-    return total
 
 
 def cast(tree: Any, dtype: DTypeLike) -> Any:
