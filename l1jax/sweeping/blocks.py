@@ -68,8 +68,8 @@ def descend_block(
 ) -> Result:
     """The same for the squared loss, in step: knot by knot or by coordinate descent; NaN where Gram matrices can't say.
 
-    known: X'SX of the shared matrix under each lane's weights, (L, p, p); or all moments, from which certificates are
-    then made as well.
+    known: X'SX of the shared matrix under each lane's weights, (L, p, p); or, with digits for certificates as well,
+    that of all lanes, (p, p), or all moments.
     """
     scale = block.forms.design.scale
     strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
@@ -107,8 +107,9 @@ def descend_block(
     elif single:
         z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of)
     else:
-        known = _moments(block, yy, None)
-        z, sweeps = descend_shared(terms_of, known, lams.T, 0.9 * controls.tol, functools.partial(_slopes, known))
+        moments = _moments(block, yy, known)
+        z, sweeps = descend_shared(terms_of, moments, lams.T, 0.9 * controls.tol, functools.partial(_slopes, moments))
+        known = known if known is None else moments
     sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
     z = jnp.where(sound[None, None], z, jnp.nan)
 
@@ -158,7 +159,7 @@ def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
         raw = _second_moments(block.XT, forms.s) if known is None else known.transpose(1, 2, 0)
         G = jax.vmap(_about, in_axes=(0, 2, 0, None), out_axes=2)(design, raw, forms.s, block.XT)
     else:
-        G = second_moments(block.XT, forms.s[0])
+        G = second_moments(block.XT, forms.s[0]) if known is None else known
     return Moments(G, c.T, yy, jnp.full_like(yy, digits((block.XT.shape[-2], block.XT.shape[-1]))))
 
 
