@@ -74,6 +74,7 @@ def descend_block(
     scale = block.forms.design.scale
     strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
     own = not block.shared or isinstance(block.forms.design, Reweighted)
+    plain = not own and isinstance(penalties, L1)
 
     def terms(lam: Array, strength: Array, scale: Array, penalty: Any) -> Terms:
         units: Any = InUnits(penalty.with_lam(lam), strength, scale)
@@ -81,10 +82,8 @@ def descend_block(
 
     def terms_of(lam: Array) -> Terms:
         found = jax.vmap(terms, in_axes=(0, 1, 1, 0), out_axes=1)(lam, strength.T, scale.T, penalties)
-        if own or not isinstance(penalties, L1):
-            return found
-        rest = (found.l2, found.lower, found.upper)  # 0 and infinite, and need not be read for each coefficient
-        return Terms(found.l1, *(a[:1, :1] for a in rest))
+        # 0 and infinite need not be read for each coefficient.
+        return Terms(found.l1, *jnp.array([0.0, -jnp.inf, jnp.inf], found.l1.dtype)[:, None, None]) if plain else found
 
     def slopes_of(z: Array) -> Array:
         def lane(form: StandardForm, z: Array) -> Array:
@@ -105,10 +104,11 @@ def descend_block(
         moments = _moments(block, yy, known)
         z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
     elif single:
-        z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of)
+        z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of, plain)
     else:
         moments = _moments(block, yy, known)
-        z, sweeps = descend_shared(terms_of, moments, lams.T, 0.9 * controls.tol, functools.partial(_slopes, moments))
+        anew = functools.partial(_slopes, moments)
+        z, sweeps = descend_shared(terms_of, moments, lams.T, 0.9 * controls.tol, anew, plain)
         known = known if known is None else moments
     sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
     z = jnp.where(sound[None, None], z, jnp.nan)
