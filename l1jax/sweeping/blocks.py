@@ -68,12 +68,13 @@ def descend_block(
 ) -> Result:
     """The same for the squared loss, in step: knot by knot or by coordinate descent; NaN where Gram matrices can't say.
 
-    known: X'SX of the shared matrix under each lane's weights, (L, p, p); or all moments, from which certificates are
-    then made as well.
+    known: X'SX of the shared matrix under each lane's weights, (L, p, p); or, with digits for certificates as well,
+    that of all lanes, (p, p), or all moments.
     """
     scale = block.forms.design.scale
     strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
     own = not block.shared or isinstance(block.forms.design, Reweighted)
+    plain = not own and isinstance(penalties, L1)
 
     def terms(lam: Array, strength: Array, scale: Array, penalty: Any) -> Terms:
         units: Any = InUnits(penalty.with_lam(lam), strength, scale)
@@ -81,10 +82,8 @@ def descend_block(
 
     def terms_of(lam: Array) -> Terms:
         found = jax.vmap(terms, in_axes=(0, 1, 1, 0), out_axes=1)(lam, strength.T, scale.T, penalties)
-        if own or not isinstance(penalties, L1):
-            return found
-        rest = (found.l2, found.lower, found.upper)  # 0 and infinite, and need not be read for each coefficient
-        return Terms(found.l1, *(a[:1, :1] for a in rest))
+        # 0 and infinite need not be read for each coefficient.
+        return Terms(found.l1, *jnp.array([0.0, -jnp.inf, jnp.inf], found.l1.dtype)[:, None, None]) if plain else found
 
     def slopes_of(z: Array) -> Array:
         def lane(form: StandardForm, z: Array) -> Array:
@@ -105,10 +104,12 @@ def descend_block(
         moments = _moments(block, yy, known)
         z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
     elif single:
-        z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of)
+        z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of, plain)
     else:
-        known = _moments(block, yy, None)
-        z, sweeps = descend_shared(terms_of, known, lams.T, 0.9 * controls.tol, functools.partial(_slopes, known))
+        moments = _moments(block, yy, known)
+        anew = functools.partial(_slopes, moments)
+        z, sweeps = descend_shared(terms_of, moments, lams.T, 0.9 * controls.tol, anew, plain)
+        known = known if known is None else moments
     sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
     z = jnp.where(sound[None, None], z, jnp.nan)
 
@@ -158,7 +159,7 @@ def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
         raw = _second_moments(block.XT, forms.s) if known is None else known.transpose(1, 2, 0)
         G = jax.vmap(_about, in_axes=(0, 2, 0, None), out_axes=2)(design, raw, forms.s, block.XT)
     else:
-        G = second_moments(block.XT, forms.s[0])
+        G = second_moments(block.XT, forms.s[0]) if known is None else known
     return Moments(G, c.T, yy, jnp.full_like(yy, digits((block.XT.shape[-2], block.XT.shape[-1]))))
 
 

@@ -128,13 +128,13 @@ def diagonal(G: Array) -> Array:
 
 def shortest(z: Array) -> Array:
     """Weights (h, L), of sum 1, of the points z[1:] of z (h + 1, p, L), whose steps to there then add up to least."""
-    steps = z[1:] - z[:-1]
+    steps = [b - a for a, b in zip(z[:-1], z[1:], strict=True)]
     m = range(len(steps))
     # Two steps at a time: XLA takes three times as long for all at once.
     sums = {(i, j): jnp.sum(steps[i] * steps[j], axis=0) for i in m for j in range(i + 1)}
     inner = jnp.stack([jnp.stack([sums[max(i, j), min(i, j)] for j in m]) for i in m])
     size = jnp.trace(inner)
-    ridge = max(1e-10, 4 * eps(z.dtype)) * jnp.eye(len(m), dtype=z.dtype)
+    ridge = max(1e-10, 4 * eps(z[0].dtype)) * jnp.eye(len(m), dtype=z[0].dtype)
     weights = _solved(inner / jnp.where(size > 0, size, 1.0)[None, None] + ridge[..., None])
     return weights / jnp.sum(weights, axis=0)[None]
 
@@ -167,7 +167,7 @@ def _objective(moments: Moments, terms: Terms, point: Point) -> Array:
 
 def price(terms: Terms, z: Array) -> Array:
     """The penalty within its bounds, (L,)."""
-    return jnp.sum(terms.l1 * jnp.abs(z) + terms.l2 / 2 * z**2, axis=0)
+    return jnp.sum(terms.l1 * jnp.abs(z), axis=0) + jnp.sum(jnp.where(terms.l2 == 0, 0.0, terms.l2 / 2 * z**2), axis=0)
 
 
 def _open(moments: Moments, terms: Terms, point: Point, goal: Array) -> Array:
@@ -175,16 +175,19 @@ def _open(moments: Moments, terms: Terms, point: Point, goal: Array) -> Array:
     return (duality_gap(moments, terms, point) > goal * moments.yy / 2) & (moments.yy > 0)
 
 
-def duality_gap(moments: Moments, terms: Terms, point: Point) -> Array:
-    """The gaps (L,), by the dual point that is a share a of the residual."""
+def duality_gap(moments: Moments, terms: Terms, point: Point, plain: bool = False) -> Array:
+    """The gaps (L,), by the dual point that is a share a of the residual; `plain` if terms are l1*|z| and no more.
+
+    It is (1 - a)^2/2 of the residual's square, and phi(z) + phi*(a q) - a q z of each coefficient.
+    """
     z, q = point
-    yy = moments.yy
-    fitted = jnp.sum(moments.c * z, axis=0)
-    residual = jnp.maximum(yy - fitted - jnp.sum(q * z, axis=0), 0.0)
-    low, high = terms.domain()
+    pull = jnp.sum(q * z, axis=0)
+    residual = jnp.maximum(moments.yy - jnp.sum(moments.c * z, axis=0) - pull, 0.0)
+    low, high = (-terms.l1, terms.l1) if plain else terms.domain()
     room = jnp.where(q > 0, high, low) / jnp.where(q == 0, 1.0, q)
-    most = jnp.min(jnp.where(q == 0, jnp.inf, room), axis=0)
-    a = jnp.minimum(1.0, most)
+    a = jnp.minimum(1.0, jnp.min(jnp.where(q == 0, jnp.inf, room), axis=0))
+    gap = (1 - a) ** 2 / 2 * residual + price(terms, z) - a * pull
+    if plain:
+        return gap
     scaled = jnp.clip(a[None] * q, low, high)  # it may miss the domain's edge by its last digit
-    dual = a * (yy - fitted) - a**2 / 2 * residual - jnp.sum(terms.conjugate(scaled), axis=0)
-    return residual / 2 + price(terms, z) - dual
+    return gap + jnp.sum(terms.conjugate(scaled), axis=0)

@@ -80,7 +80,8 @@ def _lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh
         block, penalties, grids = _lanes_posed(problem, design, *lanes)
         if engine is None:
             folds = lanes[-2]
-            return descend_block(block, None if table is None else table[folds], penalties, grids, controls)
+            known = table if table is None or folds is None else table[folds]
+            return descend_block(block, known, penalties, grids, controls)
         return solve_block(block, engine, mode, equalities, penalties, grids, controls)
 
     return _over_mesh(program, mesh, 4, given)(*given)

@@ -11,8 +11,8 @@ from l1jax.penalties import Terms
 from l1jax.sweeping.lanes import Moments, Point, combined, duality_gap, price, shortest
 
 BLOCK = 16  # coordinates whose moves enter the others' slopes together
-CYCLE = 5  # sweeps between looks
-CYCLES = 500  # of a lane, at most, for one strength
+CYCLE = 4  # sweeps between looks
+CYCLES = 600  # of a lane, at most, for one strength
 MOVES = jnp.float32  # the dtype of moves
 
 
@@ -22,6 +22,7 @@ def descend_shared(
     lams: Array,
     goal: Array,
     slopes_of: Callable[[Array], Array],
+    plain: bool,
 ) -> tuple[Array, Array]:
     """As `lanes.descend_lanes`, for G (p, p): z (m, p, L), sweeps (m, L), at strengths (m, L).
 
@@ -41,15 +42,17 @@ def descend_shared(
         return jnp.take_along_axis(lams, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
 
     def cycle(carry: Any) -> Any:
-        (z, q, height, least), ahead, last, i, k, Z, sweeps = carry
+        (z, q, height, least), (ahead, tried), last, i, k, Z, sweeps = carry
         terms = terms_of(strength(i))
-        new, moved = swept(moments.G, terms, (z, q), ahead)
+        moved = swept(moments.G, terms, (z, q), ahead)
+        new = jnp.where(moved[-1] == -z.astype(MOVES), 0.0, z + moved[-1].astype(z.dtype))
+        new = new if plain else terms.project(new)
         slopes = slopes_of(new)
         rest = -(jnp.sum(moments.c * new, axis=0) + jnp.sum(slopes * new, axis=0)) / 2
-        gap = duality_gap(moments, terms, (new, slopes))
+        gap = duality_gap(moments, terms, (new, slopes), plain)
         # The gap has digits where the objective has no more.
         better = (price(terms, new) + rest < price(terms, z) + height) | (gap < least)
-        stuck = ~(better | jnp.any(ahead != 0, axis=0))  # only rounding is left
+        stuck = ~(better | tried)  # only rounding is left
         z, q = jnp.where(better[None], new, z), jnp.where(better[None], slopes, q)
         height, k = jnp.where(better, rest, height), k + 1
         done = (i < count) & ((better & (gap <= enough)) | stuck | (k == CYCLES))
@@ -60,60 +63,69 @@ def descend_shared(
         # Between two changes of the support solutions are linear in lambda.
         apart = strength(i) - strength(i - 1)
         t = jnp.where(apart != 0, (strength(i + 1) - strength(i)) / jnp.where(apart != 0, apart, 1.0), 0.0)
-        ahead = jnp.where(better[None], combined(shortest(moved), moved[1:] - moved[-1:]), 0.0)
-        ahead = jnp.where(done[None], (t[None] * (z - last)).astype(ahead.dtype), ahead)
+        ahead = jnp.where(better[None], combined(shortest(moved), [a - moved[-1] for a in moved[1:]]), 0.0)
+        ahead = jnp.where(done[None], (t[None] * (z - last)).astype(MOVES), ahead)
         last = jnp.where(done[None], z, last)
-        return (z, q, height, least), ahead, last, i + jnp.where(done, 1, 0), jnp.where(done, 0, k), Z, sweeps
+        k, i = jnp.where(done, 0, k), i + jnp.where(done, 1, 0)
+        return (z, q, height, least), (ahead, better | done), last, i, k, Z, sweeps
 
     zero, none = jnp.zeros_like(moments.c), jnp.zeros(lanes, jnp.int32)
     Z = jnp.zeros((lanes, count, zero.shape[0]), zero.dtype)
     sweeps = jnp.zeros((count, lanes), jnp.int32)
     unknown = jnp.full_like(zero[0], jnp.inf)
     base = (zero, moments.c, unknown, unknown)  # with its objective but for the penalty, and the least gap
-    carry = (base, zero.astype(MOVES), zero, none, none, Z, sweeps)
+    guess = (zero.astype(MOVES), unknown < 0)  # whether there is one
+    carry = (base, guess, zero, none, none, Z, sweeps)
     *_, Z, sweeps = jax.lax.while_loop(lambda carry: jnp.any(carry[3] < count), cycle, carry)
     return Z.transpose(1, 2, 0), sweeps
 
 
-def swept(G: Array, terms: Terms, base: Point, ahead: Array) -> tuple[Array, Array]:
-    """The point (p, L) after sweeps from base + ahead, and how far from base each was: (CYCLE + 1, p, L)."""
+def swept(G: Array, terms: Terms, base: Point, ahead: Array) -> list[Array]:
+    """How far from base (p, L) the point is after each of some sweeps from base + ahead, which is the first.
+
+    The least of g/2 m^2 - (q - r) m + phi(z + m), for what the others' moves take from a slope, r, is
+    m = (q - r - l2 z -+ l1)/(g + l2), or -z between the two: single precision of each does, whatever z and q are.
+    """
     (z, q), p = base, ahead.shape[0]
     blocks = -(-p // BLOCK)
     size = -(-p // blocks)
-    places, g = jnp.arange(size, dtype=jnp.int32), jnp.diagonal(G)
+
+    def dealt(a: Array) -> Array:
+        return jnp.pad(a.astype(MOVES), ((0, -p % size), (0, 0))).reshape(blocks, size, a.shape[1])
+
+    def rows(a: Array) -> Array | None:
+        return None if a.shape[0] == 1 else dealt(a)
+
+    diagonal, places = jnp.diagonal(G)[:, None], jnp.arange(size, dtype=jnp.int32)
+    G = jnp.pad(jnp.where(jnp.eye(p, dtype=bool), 0.0, G).astype(MOVES), ((0, -p % size),) * 2)
+    G = G.reshape(blocks, size, blocks, size)
+    same = jnp.eye(blocks, dtype=bool)[:, None, :, None]
+    among = jnp.sum(jnp.where(same, G, 0.0), axis=2)
+    others = jnp.where(same, 0.0, G).reshape(blocks, size, -1)
+    g = diagonal + terms.l2
     pace = jnp.where(g > 0, 1 / jnp.where(g > 0, g, 1.0), 0.0)
-    single = G.astype(MOVES)
+    slope = q - terms.l2 * z
+    bounds = tuple(None if a.shape[0] == 1 else dealt(a - z) for a in (terms.lower, terms.upper))
+    fields = tuple(dealt(a) for a in (pace, slope - terms.l1, slope + terms.l1, -z))
 
-    def row(a: Array, j: Array) -> Array:
-        return a[0] if a.shape[0] == 1 else jax.lax.dynamic_index_in_dim(a, j, 0, keepdims=False)
+    def block(moved: Array, given: Any) -> Any:
+        k, others, among, *fields = given
 
-    def block(carry: tuple[Array, Array], first: Array) -> Any:
-        z, moved = carry
+        def step(own: Array, given: Any) -> Any:
+            j, products, taken, (pace, low, high, to_zero), (least, most) = given
+            r = taken + jnp.matmul(products, own)
+            m = jnp.maximum(pace * (low - r), jnp.minimum(pace * (high - r), to_zero))
+            m = jnp.where(pace > 0, m, to_zero)
+            if least is not None:
+                m = jnp.clip(m, least, most)
+            return jax.lax.dynamic_update_index_in_dim(own, m, j, 0), None
 
-        def cut(a: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(a, first, size)
+        own = jax.lax.dynamic_slice_in_dim(moved, k * size, size)
+        own, _ = jax.lax.scan(step, own, (places, among, jnp.matmul(others, moved), *fields))
+        return jax.lax.dynamic_update_slice_in_dim(moved, own, k * size, 0), None
 
-        rows = cut(single)
-        slopes = cut(q) - jnp.matmul(rows, moved).astype(q.dtype)
-        among = jax.lax.dynamic_slice_in_dim(rows, first, size, axis=1)
-
-        def step(moves: Array, own: Any) -> Any:
-            j, products, slope = own
-            slope = slope - jnp.matmul(products, moves).astype(slope.dtype)
-            here, old, pace_j = jax.tree.map(lambda a: row(a, first + j), (terms, z, pace))
-            new = jnp.where(pace_j > 0, here.prox(old + pace_j * slope, pace_j), 0.0)
-            return jax.lax.dynamic_update_index_in_dim(moves, (new - old).astype(MOVES), j, 0), new
-
-        moves, new = jax.lax.scan(step, jnp.zeros_like(moved[:size]), (places, among, slopes))
-        put = jax.lax.dynamic_update_slice_in_dim
-        return (put(z, new, first, 0), put(moved, cut(moved) + moves, first, 0)), None
-
-    # The last block may overlap the one before.
-    firsts = jnp.minimum(jnp.arange(blocks, dtype=jnp.int32) * size, p - size)
-
-    def sweep(carry: tuple[Array, Array], _: None) -> Any:
-        carry, _ = jax.lax.scan(block, carry, firsts)
-        return carry, carry[1]
-
-    (z, _), moved = jax.lax.scan(sweep, (z + ahead.astype(z.dtype), ahead), length=CYCLE)
-    return z, jnp.concatenate([ahead[None], moved])
+    moved = [jnp.pad(ahead, ((0, -p % size), (0, 0)))]
+    each = (jnp.arange(blocks, dtype=jnp.int32), others, among, fields, bounds)
+    for _ in range(CYCLE):
+        moved.append(jax.lax.scan(block, moved[-1], each)[0])
+    return [a[:p] for a in moved]

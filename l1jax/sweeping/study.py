@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from l1jax._arrays import concrete
 from l1jax._threads import one_thread, threads_are_set
 from l1jax.certificate import may_have_equalities
+from l1jax.design import second_moments
 from l1jax.engines import ActiveSet, Engine
 from l1jax.folds import Folds
 from l1jax.grid import check_lams, check_one_strength, descending, grid_from, has_unpriced
@@ -243,14 +244,16 @@ class Study:
     def _shared(self) -> Products | Array | None:
         """What lanes that go in step share.
 
-        The products of columns, if their moments under weights say all that is asked, or X'SX of each fold's training
-        rows, (K, p, p), from those of its other rows.
+        X'SX (p, p), or under weights the products of columns, if such moments say all that is asked; or X'SX of each
+        fold's training rows, (K, p, p), from those of its other rows.
         """
         axes, folds = self.axes, self.axes.folds
+        exact = self.problem.dtype == np.float64 and self.controls.tol >= 100 * digits(self.form.shape)
+        if axes.weights is None and folds is None:
+            return second_moments(self.form.design.XT, self.form.s) if exact else None
         if self.problem.X.shape[1] > WIDE:
             return None
         if axes.weights is not None:
-            exact = self.problem.dtype == np.float64 and self.controls.tol >= 100 * digits(self.form.shape)
             return Products.of(self.form) if exact and axes.targets is None else None
         if folds is None:
             return None
