@@ -54,19 +54,29 @@ class Penalties:
             if lams is not None:
                 part = np.asarray(lams)[block * self.size : (block + 1) * self.size]
                 lams = jnp.asarray(np.pad(part, (0, self.size - len(part)), mode="edge"))
-            self.held = block, [np.asarray(a) for a in _terms(self.free, self.form, self.penalty, lams)]
-        l1, l2, lower, upper, plain = (a[row] for a in self.held[1])
-        return Kinks(l1, l2, lower, upper, bool(plain))
+            self.held = block, self._kinks(lams)
+        kinks: Kinks = self.held[1][row]
+        return kinks
+
+    def _kinks(self, lams: Array | None) -> list[Kinks]:
+        """Those at some strengths."""
+        given = self.form, self.penalty, lams
+        l1, plain = (np.asarray(a) for a in _corners(self.free, *given))
+        strengths = l1.max(axis=1).tolist()
+        if plain.all():
+            return [Kinks(l1[i], 0.0, -np.inf, np.inf, True, at) for i, at in enumerate(strengths)]
+        l1, l2, lower, upper = (np.asarray(a) for a in _terms(self.free, *given))
+        return [Kinks(l1[i], l2[i], lower[i], upper[i], False, at) for i, at in enumerate(strengths)]
 
     def line(self) -> tuple[Floats, Floats] | None:
         """(base (p,), strengths (L,)) if the penalty is strength*sum base_j*|z_j| and nothing else."""
         if self.lams is None or len(self) > self.size:
             return None
         kinks: Any = self[0]
-        l1, _, _, _, plain = self.held[1]
-        if not (np.all(plain) and 0 < kinks.strength < np.inf):
+        if not (kinks.plain and 0 < kinks.strength < np.inf):
             return None
-        strengths, base = l1.max(axis=1), kinks.l1 / kinks.strength
+        l1, base = np.array([at.l1 for at in self.held[1]]), kinks.l1 / kinks.strength
+        strengths = l1.max(axis=1)
         bent = np.abs(l1 - np.outer(strengths, base)) > 8 * eps(l1.dtype) * l1
         return None if np.any(bent) else (base, strengths)
 
@@ -225,18 +235,32 @@ def _certified_near(
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def _corners(free: bool, form: StandardForm, penalty: Any, lams: Array | None) -> tuple[Array, Array]:
+    """l1 of `Kinks`, with a 0 at the end for what is free, and whether there is nothing else."""
+
+    def at(penalty: Any) -> tuple[Array, Array]:
+        terms = _of_units(form, penalty)
+        plain = jnp.all((terms.l2 == 0) & jnp.isinf(terms.lower) & jnp.isinf(terms.upper))
+        return jnp.pad(terms.l1, (0, free)), plain
+
+    return over_lams(at, penalty, lams)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _terms(free: bool, form: StandardForm, penalty: Any, lams: Array | None) -> tuple[Array, ...]:
     """The parts of `Kinks`, with one more that is free, if asked for, at the end."""
 
     def at(penalty: Any) -> tuple[Array, ...]:
-        zero, _ = form.start
-        terms: Terms = form.units(penalty).terms(zero)[0]
-        plain = jnp.all((terms.l2 == 0) & jnp.isinf(terms.lower) & jnp.isinf(terms.upper))
-        full = jax.tree.leaves(terms.full(zero.shape))
-        none = (0, 0, -jnp.inf, jnp.inf)
-        return *(jnp.pad(a, (0, free), constant_values=x) for a, x in zip(full, none, strict=True)), plain
+        parts, none = jax.tree.leaves(_of_units(form, penalty)), (0, 0, -jnp.inf, jnp.inf)
+        return tuple(jnp.pad(a, (0, free), constant_values=x) for a, x in zip(parts, none, strict=True))
 
     return over_lams(at, penalty, lams)
+
+
+def _of_units(form: StandardForm, penalty: Any) -> Terms:
+    zero, _ = form.start
+    terms: Terms = form.units(penalty).terms(zero)[0].full(zero.shape)
+    return terms
 
 
 @functools.partial(jax.jit, static_argnums=0)

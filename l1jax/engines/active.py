@@ -108,7 +108,7 @@ class Path:
         work.include(held, z[held])
         work.sign[work.where[moving]] = np.where(z[moving] == 0, 1, np.sign(z[moving]))
         work.renew()
-        work.enter(moving, first.l2)
+        work.enter(moving, first[moving].l2)
 
     def at(self, i: int) -> Kinks:
         """The penalty at a strength."""
@@ -164,7 +164,7 @@ class Path:
     @np.errstate(all="ignore")  # what isn't finite is not good enough
     def inverse(self) -> tuple[Indices, Floats] | None:
         """`WorkingSet.inverse` at the last strength."""
-        return self.work.inverse(self.at(-1).l2)
+        return self.work.inverse(self.at(-1))
 
     def _record(self, at: slice, forces: Floats) -> None:
         self.forces[at] = forces
@@ -198,9 +198,9 @@ class Path:
             else:
                 forces.append(work.force())
             losses.append(work.value() if self.enough is not None else np.nan)
-        F = np.stack(forces)
-        U = np.stack(slopes) if self.whole else work.slopes(F)
-        return np.stack(points), F, U, losses, np.array(steps)
+        F = np.array(forces)
+        U = np.array(slopes) if self.whole else work.slopes(F)
+        return np.array(points), F, U, losses, np.array(steps)
 
     def _slopes(self) -> Floats:
         """Those of all features, where all are in hand."""
@@ -216,18 +216,20 @@ class Path:
     def _first_wrong(self, goals: list[Kinks], points: Floats, U: Floats) -> int:
         """The first point that is not optimal, with what it lacks taken in hand; their number if all are."""
         work, strengths = self.work, np.array([[kinks.strength] for kinks in goals])
-        held = work.ids[: work.m]
-        many = together(goals, held)
-        wrong = np.any(many.pulls(points[:, held], U[:, held]) > 2 * self._room(many.l1, strengths, held), axis=1)
-        l1 = np.stack([kinks.l1 for kinks in goals])
-        near = np.where(l1 > 0, np.abs(U) / l1, np.inf)
-        outside = near > 1  # others are right at rest
+        held, every = work.ids[: work.m], together(goals)
+        many = every[:, held]
+        lacking: Any = many.pulls(points[:, held], U[:, held]) > 2 * self._room(many.l1, strengths, held)
+        wrong = lacking.any(axis=1)
+        near: Floats = np.abs(U)
+        near /= every.l1
+        near[:, held[(many.l1 == 0).any(axis=0)]] = np.inf  # free, and so always in hand
+        outside: Any = near > 1  # others are right at rest
         outside[:, held] = False
         good = len(goals)
         for j in np.flatnonzero(wrong | outside.any(axis=1)):
-            ids = np.flatnonzero(outside[j])
+            ids = outside[j].nonzero()[0]
             pull = goals[j][ids].pulls(self.rest[ids], U[j, ids])
-            lacking = pull > 2 * self._room(l1[j, ids], strengths[j], ids)
+            lacking = pull > 2 * self._room(every.l1[j, ids], strengths[j], ids)
             if wrong[j] or lacking.any():
                 self._take(ids[lacking], pull[lacking])
                 good = int(j)

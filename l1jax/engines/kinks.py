@@ -13,27 +13,21 @@ Indices = np.ndarray[Any, np.dtype[np.intp]]
 class Kinks:
     """The penalty l1*|w| + l2/2*w^2 on [lower, upper], feature by feature, as arrays of one shape.
 
-    `plain` says that all l2 are 0 and no bound is finite, where there is less to compute.
+    `plain` says that all l2 are 0 and no bound is finite, where there is less to compute: these are numbers then.
+    `strength` is the largest l1 of all features, whichever these are.
     """
 
     l1: Floats
-    l2: Floats
-    lower: Floats
-    upper: Floats
+    l2: Any
+    lower: Any
+    upper: Any
     plain: bool
+    strength: float
 
-    def parts(self) -> tuple[Floats, Floats, Floats, Floats]:
-        return self.l1, self.l2, self.lower, self.upper
-
-    def __getitem__(self, ids: Any) -> "Kinks":
-        l1 = self.l1[ids]
-        if self.plain:  # the others have only one value
-            return Kinks(l1, self.l2[: len(l1)], self.lower[: len(l1)], self.upper[: len(l1)], True)
-        return Kinks(l1, self.l2[ids], self.lower[ids], self.upper[ids], self.plain)
-
-    @property
-    def strength(self) -> float:
-        return float(self.l1.max())
+    def __getitem__(self, at: Any) -> "Kinks":
+        if self.plain:
+            return Kinks(self.l1[at], self.l2, self.lower, self.upper, True, self.strength)
+        return Kinks(self.l1[at], self.l2[at], self.lower[at], self.upper[at], False, self.strength)
 
     @property
     def smooth(self) -> int:
@@ -42,12 +36,12 @@ class Kinks:
 
     def times(self, factor: float) -> "Kinks":
         """The same with another l1."""
-        return dataclasses.replace(self, l1=self.l1 * factor)
+        return dataclasses.replace(self, l1=self.l1 * factor, strength=self.strength * factor)
 
     def farness(self, z: Floats, u: Floats) -> float:
         """The factor of l1 at which z would be optimal, about: how far away a strength is."""
         at = self.l1 > 0
-        if np.all(at):
+        if at.all():
             return 1 + float((self.pulls(z, u) / self.l1).max(initial=0.0))
         return 1 + float((self[at].pulls(z[at], u[at]) / self.l1[at]).max(initial=0.0))
 
@@ -60,13 +54,13 @@ class Kinks:
         rise = float((self.l1 * sign) @ step)
         return rise if self.plain else rise + float((self.l2 * step) @ (w + step / 2))
 
-    def ends(self, sign: Floats, d: Floats) -> Floats:
-        """Where the pieces on these sides of 0 end in the direction d."""
+    def nearest(self, w: Floats, sign: Floats) -> Floats:
+        """The nearest points of the pieces on these sides of 0."""
         if self.plain:
-            return np.where(sign * d < 0, 0, np.copysign(np.inf, d))
+            return np.where(sign * w < 0, 0, w)
         low = np.where(sign > 0, np.maximum(self.lower, 0), self.lower)
         high = np.where(sign < 0, np.minimum(self.upper, 0), self.upper)
-        return np.where(d > 0, high, low)
+        return np.minimum(np.maximum(w, low), high)
 
     def pulls(self, w: Floats, u: Floats) -> Floats:
         """How far u lies outside the subdifferential at w; negative inside."""
@@ -74,14 +68,9 @@ class Kinks:
             return np.where(w == 0, np.abs(u) - self.l1, np.abs(u - np.copysign(self.l1, w)))
         return np.maximum(*self.sides(w, u))
 
-    def pushes(self, w: Floats, u: Floats) -> tuple[Floats, Floats]:
-        """The same where w is at rest, and with the sign of the direction in which it is pulled."""
-        if self.plain:
-            pull = np.abs(u) - self.l1
-            return pull, np.copysign(pull, u)
-        above, below = self.sides(w, u)
-        pull = np.maximum(above, below)
-        return pull, np.where(above > below, pull, -pull)
+    def pulls_at_rest(self, w: Floats, u: Floats) -> Floats:
+        """The same where w is at rest."""
+        return np.abs(u) - self.l1 if self.plain else self.pulls(w, u)
 
     def sides(self, w: Floats, u: Floats) -> tuple[Floats, Floats]:
         """How far u lies above and below the subdifferential at w; negative inside."""
@@ -93,7 +82,13 @@ class Kinks:
         return above, below
 
 
-def together(several: list[Kinks], ids: Any) -> Kinks:
-    """Some penalties of the features at `ids`, stacked."""
-    l1, l2, lower, upper = (np.stack(a) for a in zip(*(kinks[ids].parts() for kinks in several), strict=True))
-    return Kinks(l1, l2, lower, upper, all(kinks.plain for kinks in several))
+def together(several: list[Kinks]) -> Kinks:
+    """Some penalties of the same features, stacked."""
+    l1, first = np.array([kinks.l1 for kinks in several]), several[0]
+    if all(kinks.plain for kinks in several):
+        return dataclasses.replace(first, l1=l1)
+
+    def stacked(part: str) -> Floats:
+        return np.array([np.broadcast_to(getattr(kinks, part), kinks.l1.shape) for kinks in several])
+
+    return Kinks(l1, stacked("l2"), stacked("lower"), stacked("upper"), False, first.strength)

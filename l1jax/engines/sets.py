@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from l1jax.engines.kinks import Floats, Indices
+from l1jax.engines.kinks import Floats, Indices, Kinks
 from l1jax.engines.local import Local
 from l1jax.engines.passes import pass_over
-from l1jax.engines.working_set import WorkingSet, longer, swap, wider
+from l1jax.engines.working_set import WorkingSet, longer, permute, wider
 
 OLD = 1e-4  # what may be left of a product that H is to undo
 STRETCH = 4.0  # by how much the length of a step may be corrected
@@ -49,12 +49,12 @@ class SquaredSet(WorkingSet):
         self.c[start:m] = self.factor * (self.X[start:m] @ self.y)
         self.u[start:m] = self.c[start:m] - self.G[start:m, :m] @ self.w[:m]
 
-    def exchange(self, i: int, j: int) -> None:
-        super().exchange(i, j)
-        swap(self.G, i, j, self.m)
-        self.c[i], self.c[j] = self.c[j], self.c[i]
+    def rearrange(self, to: Indices, source: Indices) -> None:
+        super().rearrange(to, source)
+        permute(self.G, to, source, self.m)
+        self.c[to] = self.c[source]
         if not self.whole:
-            self.X[[i, j]] = self.X[[j, i]]
+            self.X[to] = self.X[source]
 
     def products(self, rows: Any, columns: Any) -> Floats:
         return self.G[rows, columns] if isinstance(rows, slice) else self.G[np.ix_(rows, columns)]
@@ -70,12 +70,13 @@ class SquaredSet(WorkingSet):
     def accept(self, step: Any) -> None:
         self.u[: self.m] -= step
 
-    def inverse(self, l2: Floats) -> tuple[Indices, Floats] | None:
+    def inverse(self, kinks: Kinks) -> tuple[Indices, Floats] | None:
         k = self.k
         ids, H = self.ids[:k].copy(), self.H[:k, :k].copy()
+        l2 = kinks[ids].l2
         probe = np.random.default_rng(0).standard_normal(k).astype(H.dtype)
         d: Floats = H @ probe
-        left: Floats = self.G[:k, :k] @ d + l2[ids] * d - probe
+        left: Floats = self.G[:k, :k] @ d + l2 * d - probe
         return (ids, H) if float(np.abs(left).max(initial=0.0)) <= OLD else None
 
     def refresh(self) -> None:
@@ -129,9 +130,9 @@ class SmoothSet(WorkingSet):
         else:
             self.u[start:m] = self.X[start:m] @ self.here.force
 
-    def exchange(self, i: int, j: int) -> None:
-        super().exchange(i, j)
-        self.X[[i, j]] = self.X[[j, i]]
+    def rearrange(self, to: Indices, source: Indices) -> None:
+        super().rearrange(to, source)
+        self.X[to] = self.X[source]
 
     def products(self, rows: Any, columns: Any) -> Floats:
         if rows is columns:  # NumPy sees the symmetry, and does half of the work
@@ -158,7 +159,7 @@ class SmoothSet(WorkingSet):
 
     def accept(self, step: Any) -> None:
         self.eta, self.here = step
-        self.u[: self.m] = self.X[: self.m] @ self.here.force
+        np.matmul(self.X[: self.m], self.here.force, out=self.u[: self.m])
 
     def refresh(self) -> None:
         eta = self.offset + self.predicted()

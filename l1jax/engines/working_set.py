@@ -103,7 +103,7 @@ class WorkingSet(abc.ABC):
 
     def predicted(self) -> Floats:
         """w'X of the features in hand."""
-        last = self.m if np.any(self.w[self.k : self.m]) else self.k
+        last = self.m if self.w[self.k : self.m].any() else self.k
         product: Floats = self.w[:last] @ self.X[:last]
         return product
 
@@ -120,45 +120,43 @@ class WorkingSet(abc.ABC):
         self.where[ids] = np.arange(start, self.m)
         self.read(ids)
 
-    def exchange(self, i: int, j: int) -> None:
-        """Swap two positions."""
+    def rearrange(self, to: Indices, source: Indices) -> None:
+        """Bring what is at the positions `source` to the positions `to`: the same ones in another order."""
         for a in (self.ids, self.w, self.u, self.sign):
-            a[i], a[j] = a[j], a[i]
-        self.where[self.ids[i]], self.where[self.ids[j]] = i, j
+            a[to] = a[source]
+        self.where[self.ids[to]] = to
 
     def leave(self, positions: Indices) -> None:
         """Take features out of the support, and out of H."""
-        start, H = self.k, self.H
-        for i in np.sort(positions)[::-1]:
-            start -= 1
-            if i != start:
-                swap(H, i, start, self.k)
-                self.exchange(int(i), start)
-        k, self.k = self.k, start
+        k, start, H = self.k, self.k - len(positions), self.H
+        self.k = start
+        to, source = exchanged(positions, range(start, k))
+        self.rearrange(to, source)
+        permute(H, to, source, k)
         if start:
             B = H[:start, start:k]
-            V = np.linalg.solve(H[start:k, start:k], B.T)
+            V = solved(H[start:k, start:k], B.T)
             for i in range(0, start, ROWS):
                 at = slice(i, min(i + ROWS, start))
                 H[at, :start] -= B[at] @ V
 
-    def enter(self, ids: Indices, l2: Floats, border: "Border | None" = None) -> None:
-        """Take features in hand into the support, and into H."""
-        border = border or self.border(self.where[ids])
-        for i in ids:
-            self.exchange(int(self.where[i]), self.k)
-            self.k += 1
-        k, start = self.k, self.k - len(ids)
+    def enter(self, ids: Indices, l2: Any, border: "Border | None" = None) -> None:
+        """Take features in hand into the support, and into H; l2 is theirs."""
+        new = self.where[ids]
+        border = border or self.border(new)
+        start, self.k = self.k, self.k + len(ids)
+        k = self.k
+        self.rearrange(*exchanged(new, range(start, k)))
         self.H = wider(self.H, k, start)
-        H, old, new = self.H, slice(0, start), slice(start, k)
-        S = border.S + np.diag(l2[ids] + self.ridge * border.diagonal + TINY)
-        R = np.linalg.inv(S)
-        R = (R + R.T) / 2
+        H, old, last = self.H, slice(0, start), slice(start, k)
+        S = border.S.copy()
+        S.flat[:: len(S) + 1] += l2 + self.ridge * border.diagonal + TINY
+        R = inverted(S)
         V = border.U @ R
         for i in range(0, start, ROWS):
             at = slice(i, min(i + ROWS, start))
             H[at, old] += V[at] @ border.U.T
-        H[old, new], H[new, old], H[new, new] = -V, -V.T, R
+        H[old, last], H[last, old], H[last, last] = -V, -V.T, R
 
     def border(self, new: Indices, B: Floats | None = None) -> "Border":
         """What the second derivative says of features, at these positions, beside the support; B is its block there."""
@@ -167,11 +165,11 @@ class WorkingSet(abc.ABC):
         U = self.H[: self.k, : self.k] @ B
         return Border(U, C - B.T @ U, np.diagonal(C))
 
-    def inverse(self, l2: Floats) -> tuple[Indices, Floats] | None:
-        """The support and the inverse of its second derivative, for l2 (size,); None where it is not at hand."""
+    def inverse(self, kinks: Kinks) -> tuple[Indices, Floats] | None:
+        """The support and the inverse of its second derivative, for a penalty; None where it is not at hand."""
         return None
 
-    def rebuild(self, l2: Floats) -> None:
+    def rebuild(self, l2: Any) -> None:
         """Compute H anew, for the l2 of the support."""
         self.renew()
         k = self.k
@@ -182,27 +180,34 @@ class WorkingSet(abc.ABC):
         self.rebuilds += 1
         for ridge in (self.ridge, 1e3 * self.ridge):
             A[at, at] = diagonal * (1 + ridge) + l2 + TINY
-            H = np.linalg.inv(A)
+            H = inverted(A)
             if np.all(np.isfinite(H)) and np.all(H[at, at] > 0):
                 break
-        self.H[:k, :k] = (H + H.T) / 2
+        self.H[:k, :k] = H
 
     # -- the minimum over the features in hand
 
     def settle(self, kinks: Kinks, slack: Slack, limit: int) -> int:
         """Steps until the slopes of all features in hand are within `slack` of the subdifferential; their number."""
         rebuilt, stuck, shifted = False, 0, True
+        before: float | None = None  # the imbalance before the last step, if that tells how good H is
+        whole = True
         m = self.m
         ids, w, u, sign = self.ids[:m], self.w[:m], self.u[:m], self.sign[:m]
         for step in range(limit):
             k = self.k
             if shifted:
-                here = kinks[ids]
-                room, shifted = slack(here.l1, ids), False
-                support, rest = here[:k], here[k:]
-            e, off = self._imbalance(support, room)
-            pull, push = rest.pushes(w[k:], u[k:])
-            waiting = np.flatnonzero(pull > room[k:])
+                here, shifted = kinks[ids], False
+                room, support, rest = slack(here.l1, ids), here[:k], here[k:]
+            e: Floats = u[:k] - support.slope(w[:k], sign[:k])  # what is left: 0 at the support's optimum
+            off = float((np.abs(e) / room[:k]).max(initial=0.0))
+            if before is not None:
+                stuck = stuck + 1 if off > 0.5 * before and whole else 0
+                if rebuilt := not whole or off > max(1.0, FRESH * before):  # H is too old, or drifted
+                    self.rebuild(support.l2)
+                before = None
+            pull = rest.pulls_at_rest(w[k:], u[k:])
+            waiting = (pull > room[k:]).nonzero()[0]
             if (step and off <= 1 and not len(waiting)) or stuck == STUCK:
                 return step
             # Many at once at first; later one at a time, from points optimal on their support: so no cycle lasts.
@@ -215,8 +220,10 @@ class WorkingSet(abc.ABC):
             d: Floats = self.H[:k, :k] @ e
             new, border, moving, moved = waiting, None, support, cast(Any, slice(0, k))
             if len(new):
-                push, new = push[new], new + k
-                new, border, d, push = self._with_entrants(here.l2[new], new, push, d)
+                new = new + k
+                at = here[new]
+                push = np.copysign(pull[waiting], u[new] - at.slope(w[new], np.sign(w[new])))
+                new, border, d, push = self._with_entrants(at.l2, new, push, d)
             if len(new):
                 moved = np.concatenate([np.arange(k), new])
                 moving, e = here[moved], np.concatenate([e, push])
@@ -230,8 +237,7 @@ class WorkingSet(abc.ABC):
                     rebuilt = True
                 continue
             gone, whole = taken
-            if len(gone) or len(new):
-                shifted = True
+            if shifted := bool(len(gone) or len(new)):
                 sign[gone] = 0
                 entered = len(new)
                 if len(gone) and entered:
@@ -240,34 +246,24 @@ class WorkingSet(abc.ABC):
                 if len(out := gone[gone < k]):
                     self.leave(out)
                 if len(new):
-                    self.enter(new, kinks.l2, border)
+                    self.enter(new, kinks[new].l2, border)
                 if len(gone) or (entered and whole) or not self.k:
                     rebuilt, stuck = False, 0
                     continue
-                here = kinks[ids]
-                room, support = slack(here.l1, ids), here[: self.k]
-            _, left = self._imbalance(support, room)
-            stuck = stuck + 1 if left > 0.5 * off and whole else 0
-            if rebuilt := not whole or left > max(1.0, FRESH * off):  # H is too old, or drifted
-                self.rebuild(support.l2)
+            before = off
         return max(limit, 0)
 
-    def _imbalance(self, support: Kinks, room: Floats) -> tuple[Floats, float]:
-        """What is left of the support's slopes, (k,), 0 at its optimum; the largest relative to their room."""
-        k = self.k
-        e: Floats = self.u[:k] - support.slope(self.w[:k], self.sign[:k])
-        return e, float((np.abs(e) / room[:k]).max(initial=0.0))
-
     def _with_entrants(
-        self, l2: Floats, new: Indices, push: Floats, d: Floats
+        self, l2: Any, new: Indices, push: Floats, d: Floats
     ) -> tuple[Indices, "Border | None", Floats, Floats]:
         """The step of the support (d) and of new features, all of which move inwards: others are left out."""
         B = self.products(slice(0, self.k), new)
         b = push - d @ B  # the pull that the support's step leaves
-        kept = np.flatnonzero(b * push > 0)
-        if not len(kept):
+        l2 = np.broadcast_to(l2, len(new))
+        kept = b * push > 0
+        if not kept.any():
             return new[:0], None, d, push[:0]
-        if len(kept) < len(new):
+        if not kept.all():
             l2, new, push, b, B = l2[kept], new[kept], push[kept], b[kept], B[:, kept]
         border = self.border(new, B)
         diagonal = border.S.diagonal() + l2
@@ -276,16 +272,16 @@ class WorkingSet(abc.ABC):
         apart = diagonal > self.eps**0.5 * size
         S = border.S.copy()
         S.flat[:: len(new) + 1] = np.maximum(diagonal, 0) + self.eps**0.75 * size
-        kept = np.arange(len(new))
+        left = np.arange(len(new))
         if not apart.all():
-            kept = np.flatnonzero(apart) if apart.any() else kept[np.argmax(np.abs(push)), None]
-            border, S, b = border[kept], S[np.ix_(kept, kept)], b[kept]
-        while len(kept):
-            dnew = np.linalg.solve(S, b)
-            inwards = dnew * push[kept] > 0
+            left = apart.nonzero()[0] if apart.any() else left[np.argmax(np.abs(push)), None]
+            border, S, b = border[left], S[np.ix_(left, left)], b[left]
+        while len(left):
+            dnew = solved(S, b)
+            inwards = dnew * push[left] > 0
             if inwards.all():
-                return new[kept], border, np.concatenate([d - border.U @ dnew, dnew]), push[kept]
-            kept, border, S, b = kept[inwards], border[inwards], S[np.ix_(inwards, inwards)], b[inwards]
+                return new[left], border, np.concatenate([d - border.U @ dnew, dnew]), push[left]
+            left, border, S, b = left[inwards], border[inwards], S[np.ix_(inwards, inwards)], b[inwards]
         return new[:0], None, d, push[:0]
 
     def _move(self, here: Kinks, moved: Any, new: Indices, d: Floats, e: Floats) -> tuple[Indices, bool] | None:
@@ -296,24 +292,26 @@ class WorkingSet(abc.ABC):
         """
         w, sign = self.w[moved], self.sign[moved]
         d = self.best(new, d, float(e @ d), 0.0 if here.plain else float(here.l2 @ d**2))
-        ends, promised = here.ends(sign, d), float(e @ d)
-        out = np.where(d > 0, w + d >= ends, w + d <= ends) & (d != 0)
+        promised = float(e @ d)
+        ends = here.nearest(w + d, sign)
+        out = ends != w + d
+        crossing = bool(out.any())
 
         def attempt(step: Floats) -> tuple[float, Any]:
             gain, outcome = self.try_step(new, step)
             return gain - here.rise(w, sign, step), outcome
 
         def rest(ended: Any, step: Floats, outcome: Any) -> Indices:
-            self.w[moved] += step
-            at = np.flatnonzero(ended)
-            gone = at if isinstance(moved, slice) else moved[at]
+            self.w[moved] = w + step
+            at = ended.nonzero()[0]
+            gone: Indices = at if isinstance(moved, slice) else moved[at]
             self.w[gone] = ends[at]
             self.accept(outcome)
             return gone
 
         none = np.zeros(len(d), bool)
         t, ended = 1.0, none
-        if out.any():
+        if crossing:
             step = np.where(out, ends - w, d)
             gain, outcome = attempt(step)
             if gain >= 0.05 * promised:
@@ -323,7 +321,7 @@ class WorkingSet(abc.ABC):
             ended = times <= t
         noise = self.noise()
         for _ in range(HALVINGS):
-            step = np.where(ended, ends - w, t * d) if t < 1 or out.any() else d
+            step = np.where(ended, ends - w, t * d) if t < 1 or crossing else d
             gain, outcome = attempt(step)
             if gain >= 1e-4 * t * promised - noise:
                 return rest(ended, step, outcome), t == 1
@@ -353,7 +351,28 @@ def wider(a: Floats, size: int, used: int) -> Floats:
     return new
 
 
-def swap(a: Floats, i: int, j: int, size: int) -> None:
-    """Swap two rows and columns of the leading block of `a`."""
-    a[[i, j], :size] = a[[j, i], :size]
-    a[:size, [i, j]] = a[:size, [j, i]]
+def exchanged(positions: Indices, place: range) -> tuple[Indices, Indices]:
+    """(to, source), by which what is at `positions` comes to `place`, in their order, and what was there to theirs."""
+    chosen = positions.tolist()
+    freed = [i for i in chosen if i not in place]
+    others = set(place).difference(chosen)
+    return np.array([*place, *freed], np.intp), np.array([*chosen, *others], np.intp)
+
+
+def permute(a: Floats, to: Indices, source: Indices, size: int) -> None:
+    """Bring rows and columns `source` of the leading block of `a` to the places `to`."""
+    a[to, :size] = a[source, :size]
+    a[:size, to] = a[:size, source]
+
+
+def solved(A: Floats, B: Floats) -> Floats:
+    """A^-1 B; most often A has one row, of which LAPACK's call is the cost."""
+    return B / A[0, 0] if len(A) == 1 else np.linalg.solve(A, B)
+
+
+def inverted(A: Floats) -> Floats:
+    """The inverse of a symmetric matrix."""
+    if len(A) == 1:
+        return 1 / A
+    H = np.linalg.inv(A)
+    return (H + H.T) / 2
