@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ from l1jax.sweeping.shared import descend_shared
 from l1jax.sweeping.wide import walk_near
 
 WIDE = 256  # columns of Gram matrices of the lanes' own; beyond, each lane has some of the columns only
+CACHED = 150_000  # numbers of the lanes that are certified together
 PRODUCTS = 8_000_000  # numbers of a table of the columns' products, at most
 FAINT = {8: 1e-6, 4: 1e-3}  # by bytes of a number: a variance that other weights leave so small has lost its digits
 
@@ -119,16 +121,29 @@ def descend_block(
     def by_rows(at: tuple[Array, Array]) -> Certificate:
         return block.over(certified, penalties, at[0], at[1].T)
 
-    def by_moments(moments: Moments, at: tuple[Array, Array]) -> Certificate:
-        def lane(form: StandardForm, penalty: Any, lam: Array, share: Array, z: Array, *at: Array) -> Certificate:
-            done = certify_by_moments(form, form.units(penalty.with_lam(lam)), z, *at)
-            gap = done.gap + hidden(form, share, z)
-            return dataclasses.replace(done, gap=gap, measure=gap)
+    def measured(form: StandardForm, penalty: Any, lam: Array, share: Array, z: Array, *at: Array) -> Certificate:
+        done = certify_by_moments(form, form.units(penalty.with_lam(lam)), z, *at)
+        gap = done.gap + hidden(form, share, z)
+        return dataclasses.replace(done, gap=gap, measure=gap)
 
+    def by_moments(moments: Moments, at: tuple[Array, Array]) -> Certificate:
         lam, z = at
         q = _slopes(moments, z)
-        return block.over(lane, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
+        return block.over(measured, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
 
+    def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
+        return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
+
+    def some(G: Array, given: Any) -> Result:
+        forms, penalties, lams, sweeps, z, c, *rest = given
+        lanes, q = dataclasses.replace(block, forms=forms), c[:, None] - jnp.matmul(z, G, precision=HIGHEST)
+        along = jax.vmap(measured, in_axes=(None, None, 0, None, 0, 0, None, None))
+        done = lanes.over(along, penalties, lams, rest[0], z, q, c, rest[1])
+        return lanes.over(finished, penalties, lams, done, sweeps)
+
+    if isinstance(known, Moments) and known.G.ndim == 2:  # some lanes at a time, all strengths: in the cache
+        lanes = block.forms, penalties, lams, sweeps.T, z.transpose(2, 0, 1), known.c.T, known.share, yy
+        return in_groups(functools.partial(some, known.G), lanes, max(1, CACHED // z[..., 0].size))
     if block.shared:  # a strength at a time, all lanes: products of matrices
         each: Any = functools.partial(by_moments, known) if isinstance(known, Moments) else by_rows
         done = jax.lax.map(each, (lams.T, z))
@@ -136,11 +151,19 @@ def descend_block(
     else:  # a lane at a time, all strengths
         along = jax.vmap(certified, in_axes=(None, None, 0, 0))
         done = block.over(along, penalties, lams, z.transpose(2, 0, 1))
-
-    def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
-        return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
-
     return block.over(finished, penalties, lams, done, sweeps.T)
+
+
+def in_groups(function: Callable[[Any], Any], lanes: Any, size: int) -> Any:
+    """function(lanes) for some lanes (L, ...) at a time, so that what it makes of them stays in the cache."""
+    count = jax.tree.leaves(lanes)[0].shape[0]
+    size = -(-count // -(-count // size))
+
+    def dealt(a: Array) -> Array:
+        return jnp.pad(a, ((0, -count % size), *((0, 0),) * (a.ndim - 1)), mode="edge").reshape(-1, size, *a.shape[1:])
+
+    found = jax.lax.map(function, jax.tree.map(dealt, lanes))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], found)
 
 
 def straight(penalty: Any) -> bool:

@@ -19,7 +19,7 @@ from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.rounds import by_rounds, minimise_in_rounds
 from l1jax.standard_form import form_with
-from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, solve_block
+from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, in_groups, solve_block
 from l1jax.sweeping.resampled import Products, resampled
 
 GROUP = 64  # lanes that are made from moments together, at most
@@ -110,18 +110,6 @@ def _problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | N
         return solve_block(block, engine, mode, True, penalties, grids, controls)
 
     return _over_mesh(program, mesh, 3, given)(*given)
-
-
-def in_groups(function: Callable[[Any], Any], lanes: Any, size: int) -> Any:
-    """function(lanes) for some lanes (L, ...) at a time, so that what it makes of them stays in the cache."""
-    count = jax.tree.leaves(lanes)[0].shape[0]
-    size = -(-count // -(-count // size))
-
-    def dealt(a: Array) -> Array:
-        return jnp.pad(a, ((0, -count % size), *((0, 0),) * (a.ndim - 1)), mode="edge").reshape(-1, size, *a.shape[1:])
-
-    found = jax.lax.map(function, jax.tree.map(dealt, lanes))
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], found)
 
 
 def _over_mesh(program: Callable[..., Result], mesh: Mesh | None, shared: int, given: Any) -> Callable[..., Result]:
