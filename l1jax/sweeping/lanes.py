@@ -1,6 +1,7 @@
 """Many lassos in step: coordinate descent on their Gram matrices, the lanes side by side in memory."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -126,9 +127,9 @@ def diagonal(G: Array) -> Array:
     return G[j, j]
 
 
-def shortest(z: Array) -> Array:
+def shortest(z: Array | Sequence[Array]) -> Array:
     """Weights (h, L), of sum 1, of the points z[1:] of z (h + 1, p, L), whose steps to there then add up to least."""
-    steps = [b - a for a, b in zip(z[:-1], z[1:], strict=True)]
+    steps = [b - a for a, b in itertools.pairwise(z)]
     m = range(len(steps))
     # Two steps at a time: XLA takes three times as long for all at once.
     sums = {(i, j): jnp.sum(steps[i] * steps[j], axis=0) for i in m for j in range(i + 1)}
@@ -139,7 +140,7 @@ def shortest(z: Array) -> Array:
     return weights / jnp.sum(weights, axis=0)[None]
 
 
-def combined(weights: Array, points: Array) -> Array:
+def combined(weights: Array, points: Array | Sequence[Array]) -> Array:
     """The combinations of points (h, p, L) with weights (h, L)."""
     # One by one: XLA takes fifty times as long for all at once.
     return sum((w[None] * point for w, point in zip(weights, points, strict=True)), jnp.zeros_like(points[0]))
