@@ -63,7 +63,7 @@ class Axes:
             return None
         own = jnp.ones(problem.X.shape[:1], problem.dtype) if problem.sample_weight is None else problem.sample_weight
         if self.weights is not None:
-            given = jnp.asarray(self.weights[at["weights"]], problem.dtype)
+            given = jnp.asarray(_rows(self.weights, at["weights"]), problem.dtype)
             own = given if problem.sample_weight is None else jnp.broadcast_to(own, given.shape) * given
         else:
             own = jnp.broadcast_to(own, (*np.shape(at["folds"]), *own.shape))
@@ -83,6 +83,13 @@ class Axes:
         if "l1_ratios" in at:
             problem = dataclasses.replace(problem, penalty=with_ratio(problem.penalty, self.ratios[at["l1_ratios"]]))
         return problem
+
+
+def _rows(a: Any, ids: Any) -> Any:
+    """a[ids]; no copy of an array on the host where these follow each other."""
+    if isinstance(a, np.ndarray) and np.ndim(ids) and np.all(np.diff(ids) == 1):
+        return a[ids[0] : ids[-1] + 1]
+    return a[ids]
 
 
 def check_axes(problem: Problem, targets: Any, folds: Any, weights: Any, l1_ratios: Any) -> Axes:

@@ -22,12 +22,13 @@ from l1jax.result import Result
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
 from l1jax.sufficient import digits, hidden
 from l1jax.sweeping.knots import walk_lanes
-from l1jax.sweeping.lanes import Moments, descend_lanes
+from l1jax.sweeping.lanes import Known, Moments, descend_lanes
 from l1jax.sweeping.shared import descend_shared
 from l1jax.sweeping.wide import walk_near
 
 WIDE = 256  # columns of Gram matrices of the lanes' own; beyond, each lane has some of the columns only
 CACHED = 150_000  # numbers of the lanes that are certified together
+VECTOR = 16  # of them are a whole number of these, which processors take at once
 PRODUCTS = 8_000_000  # numbers of a table of the columns' products, at most
 FAINT = {8: 1e-6, 4: 1e-3}  # by bytes of a number: a variance that other weights leave so small has lost its digits
 
@@ -66,17 +67,17 @@ def solve_block(
 
 
 def descend_block(
-    block: Block, known: Moments | Array | None, penalties: Any, lams: Array, controls: Controls
+    block: Block, known: Known | Moments | Array | None, penalties: Any, lams: Array, controls: Controls
 ) -> Result:
     """The same for the squared loss, in step: knot by knot or by coordinate descent; NaN where Gram matrices can't say.
 
     known: X'SX of the shared matrix under each lane's weights, (L, p, p); or, with digits for certificates as well,
-    that of all lanes, (p, p), or all moments.
+    that of all lanes, (p, p), or all that a descent asks.
     """
     scale = block.forms.design.scale
     strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
     own = not block.shared or isinstance(block.forms.design, Reweighted)
-    plain = not own and isinstance(penalties, L1)
+    plain = isinstance(penalties, L1)
 
     def terms(lam: Array, strength: Array, scale: Array, penalty: Any) -> Terms:
         units: Any = InUnits(penalty.with_lam(lam), strength, scale)
@@ -93,18 +94,22 @@ def descend_block(
 
         return block.over(lane, z.T).T
 
+    given, known = (known, known.moments) if isinstance(known, Known) else (None, known)
     yy = known.yy if isinstance(known, Moments) else jnp.sum(block.forms.s * block.forms.y**2, axis=1)
     single, p, base = yy.dtype.itemsize < 8, scale.shape[1], terms_of(jnp.ones_like(yy)).l1
     low, high = terms_of(lams[:, -1]).domain()
     free = jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
-    walks = straight(penalties) and own and not single
+    walks, q = straight(penalties) and own and not single, None
     if walks and p > WIDE:
         z, sweeps = walk_near(block, base.T, yy, lams)
-    elif walks and p <= KNOTS_PER_STRENGTH * lams.shape[1]:
+    elif walks and by_knots(penalties, p, lams.shape[1]):
         z, sweeps = walk_lanes(base, _moments(block, yy, known), lams.T)
     elif own:
-        moments = _moments(block, yy, known)
-        z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
+        if given is None:
+            moments = _moments(block, yy, known)
+            anew = slopes_of if single else functools.partial(_slopes, moments)
+            given = Known(moments, anew, (jnp.zeros_like(moments.c), moments.c))
+        z, q, sweeps = descend_lanes(terms_of, given, lams.T, (0.5 if single else 0.9) * controls.tol, plain)
     elif single:
         z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of, plain)
     else:
@@ -118,7 +123,7 @@ def descend_block(
     def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
         return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
 
-    def by_rows(at: tuple[Array, Array]) -> Certificate:
+    def by_rows(at: tuple[Array, Array, Array | None]) -> Certificate:
         return block.over(certified, penalties, at[0], at[1].T)
 
     def measured(form: StandardForm, penalty: Any, lam: Array, share: Array, z: Array, *at: Array) -> Certificate:
@@ -126,9 +131,9 @@ def descend_block(
         gap = done.gap + hidden(form, share, z)
         return dataclasses.replace(done, gap=gap, measure=gap)
 
-    def by_moments(moments: Moments, at: tuple[Array, Array]) -> Certificate:
-        lam, z = at
-        q = _slopes(moments, z)
+    def by_moments(moments: Moments, at: tuple[Array, Array, Array | None]) -> Certificate:
+        lam, z, q = at
+        q = _slopes(moments, z) if q is None else q
         return block.over(measured, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
 
     def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
@@ -146,7 +151,7 @@ def descend_block(
         return in_groups(functools.partial(some, known.G), lanes, max(1, CACHED // z[..., 0].size))
     if block.shared:  # a strength at a time, all lanes: products of matrices
         each: Any = functools.partial(by_moments, known) if isinstance(known, Moments) else by_rows
-        done = jax.lax.map(each, (lams.T, z))
+        done = jax.lax.map(each, (lams.T, z, q))
         done = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), done)
     else:  # a lane at a time, all strengths
         along = jax.vmap(certified, in_axes=(None, None, 0, 0))
@@ -158,17 +163,30 @@ def in_groups(function: Callable[[Any], Any], lanes: Any, size: int) -> Any:
     """function(lanes) for some lanes (L, ...) at a time, so that what it makes of them stays in the cache."""
     count = jax.tree.leaves(lanes)[0].shape[0]
     size = -(-count // -(-count // size))
+    size = min(count, -(-size // VECTOR) * VECTOR)
+    groups = -(-count // size)
 
-    def dealt(a: Array) -> Array:
-        return jnp.pad(a, ((0, -count % size), *((0, 0),) * (a.ndim - 1)), mode="edge").reshape(-1, size, *a.shape[1:])
+    def some(first: Array) -> Any:
+        return function(jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, size), lanes))
 
-    found = jax.lax.map(function, jax.tree.map(dealt, lanes))
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], found)
+    # The last group may overlap the one before: nothing is padded, or copied.
+    found = jax.lax.map(some, jnp.minimum(jnp.arange(groups, dtype=jnp.int32) * size, count - size))
+
+    def joined(a: Array) -> Array:
+        rest = a[-1, groups * size - count :]
+        return jnp.concatenate([a[:-1].reshape(-1, *a.shape[2:]), rest])
+
+    return jax.tree.map(joined, found)
 
 
 def straight(penalty: Any) -> bool:
     """Whether a penalty is its strength times sum base_j*|z_j|, whatever the strength."""
     return isinstance(penalty.penalty if isinstance(penalty, Factors) else penalty, L1)
+
+
+def by_knots(penalty: Any, p: int, strengths: int) -> bool:
+    """Whether strengths are so many that lanes of their own matrices go from knot to knot."""
+    return straight(penalty) and p <= KNOTS_PER_STRENGTH * strengths
 
 
 def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:

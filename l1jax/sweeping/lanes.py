@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,12 @@ from jax import Array
 from l1jax._arrays import eps
 from l1jax._node import node
 from l1jax.penalties import Terms
-from l1jax.prox import soft_threshold
 
-HISTORY = 5  # sweeps between extrapolations
-ROUNDS = 500  # of that many sweeps, at most, for one strength
+CYCLE = 4, 1  # sweeps before and after an extrapolation, and then a look
+LONE = 12, 8  # where each lane has one strength only, so that most would wait for the slowest
+HISTORY = 4  # the last of the former, which are extrapolated
+CYCLES = 500  # of a lane, at most, for one strength
+MOVES = jnp.float32  # the dtype of moves
 
 
 @node
@@ -30,95 +32,119 @@ class Moments:
     share: Any = None
 
 
-def descend_lanes(
-    terms_of: Callable[[Array], Terms],
-    moments: Moments,
-    lams: Array,
-    goal: Array,
-    slopes_of: Callable[[Array], Array] | None = None,
-) -> tuple[Array, Array]:
-    """Minimisers of z'Gz/2 - c'z + penalty(z) at strengths (m, L), each from the last: z (m, p, L), sweeps (m, L).
-
-    `terms_of` gives the penalties' terms at strengths (L,), fields of (p, L). A lane that does not get to a relative
-    gap of `goal` is left where it stands still: certificates tell. `slopes_of` gives q = c - G z from the
-    data, where Gram matrices have too few digits: then each strength is settled again from there.
-
-    Sweeps walk over j, all lanes at once, so that a row of G is read once for all of them; the moves of j - 1 enter
-    the slopes when j is due, which keeps the two apart in memory. Every few sweeps each lane tries the affine
-    combination of its last points whose step would be the shortest, and keeps it if the objective is lower.
-
-    Source: Bertrand and Massias (2021), "Anderson acceleration of coordinate descent", AISTATS, algorithm 2.
-    """
-
-    def strength(carry: Any, lam: Array) -> Any:
-        at, before, lam_at, lam_before = carry
-        terms = terms_of(lam)
-        # Between two changes of the support solutions are linear in lambda.
-        apart = lam_at - lam_before
-        t = jnp.where(apart != 0, (lam - lam_at) / jnp.where(apart != 0, apart, 1.0), 0.0)
-        guess = jax.tree.map(lambda a, b: a + t[None] * (a - b), at, before)
-        guess = _better(moments, terms, guess, at)
-        found, sweeps = _settle(moments, terms, guess, goal)
-        if slopes_of is not None:
-            found, more = _settle(moments, terms, (found[0], slopes_of(found[0])), goal)
-            sweeps = sweeps + more
-        return (found, at, lam, lam_at), (found[0], sweeps)
-
-    still = (jnp.zeros_like(moments.c), moments.c)
-    return jax.lax.scan(strength, (still, still, lams[0], lams[0]), lams)[1]
-
-
 Point = tuple[Array, Array]  # z and q = c - G z
 
 
-def _settle(moments: Moments, terms: Terms, start: Point, goal: Array) -> tuple[Point, Array]:
-    def unfinished(carry: Any) -> Array:
-        *_, going, k = carry
-        return jnp.any(going) & (k < ROUNDS)
+class Known(NamedTuple):
+    """The moments of lanes, what gives q = c - G z at points (p, L), from wherever it has its digits, and a start."""
 
-    def advanced(carry: Any, ahead: Point, count: int) -> Any:
-        point, sweeps, going, k = carry
-        new = sweep(moments.G, terms, ahead)  # at the end, as what is extrapolated may have wrong signs
-        new = jax.tree.map(lambda a, b: jnp.where(going[None], a, b), new, point)  # whatever the others do
-        length = jnp.sum(own * (new[0] - point[0]) ** 2, axis=0)
-        moving = length > (16 * eps(length.dtype)) ** 2 * moments.yy  # else only rounding is left
-        return new, sweeps + jnp.where(going, count, 0), going & moving & _open(moments, terms, new, goal), k + 1
-
-    def several(point: Point) -> Point:
-        after, points = jax.lax.scan(lambda at, _: (sweep(moments.G, terms, at),) * 2, point, length=HISTORY - 1)
-        points = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), point, points)
-        weights = shortest(points[0])
-        guess = jax.tree.map(lambda a: combined(weights, a[1:]), points)  # q is affine in z
-        return _better(moments, terms, guess, after)
-
-    own, sweeps = diagonal(moments.G), jnp.zeros(start[0].shape[1], jnp.int32)
-    carry = (start, sweeps, jnp.ones_like(sweeps, bool), jnp.zeros((), jnp.int32))
-    carry = advanced(carry, start, 1)  # the prediction may do
-    point, sweeps, *_ = jax.lax.while_loop(unfinished, lambda at: advanced(at, several(at[0]), HISTORY), carry)
-    return point, sweeps
+    moments: Moments
+    slopes_of: Callable[[Array], Array]
+    start: Point
 
 
-def sweep(G: Array, terms: Terms, point: Point) -> Point:
-    """Each coordinate to its own minimum, in turn."""
-    z, q = point
+def descend_lanes(
+    terms_of: Callable[[Array], Terms], known: Known, lams: Array, goal: Array, plain: bool
+) -> tuple[Array, Array, Array]:
+    """Minimisers of z'Gz/2 - c'z + penalty(z) at strengths (m, L), each from the last: z and q (m, p, L), sweeps (m, L).
 
-    def moved(q: Array, j: Array, move: Array) -> Array:
-        row = jax.lax.dynamic_index_in_dim(G, j, 0, keepdims=False)
-        return q - row * move[None]
+    `terms_of` gives the penalties' terms at strengths (L,), fields of (p, L); `plain` if these are l1*|z| and no more.
+    A lane that does not get to a relative gap of `goal` is left where it stands still: certificates tell.
 
-    def step(carry: tuple[Array, Array, Array], own: Any) -> Any:
-        q, last, move = carry
-        j, g, per, l1, lower, upper, z = own
-        q = moved(q, last, move)
-        pull = g * z + jax.lax.dynamic_index_in_dim(q, j, 0, keepdims=False)
-        new = jnp.clip(soft_threshold(pull, l1) * per, lower, upper)
-        return (q, j, new - z), new
+    Each lane goes on to its next strength as soon as it is done with one, whatever the others do. A look, after some
+    sweeps, takes the slopes anew; between looks single precision does for what the moves since the last one change.
+    What a lane extrapolates, from strength to strength and from sweep to sweep, is taken back if the next look finds
+    neither the objective nor the gap lower.
 
+    Source: Bertrand and Massias (2021), "Anderson acceleration of coordinate descent", AISTATS, algorithm 2.
+    """
+    (moments, slopes_of, start), (count, lanes) = known, lams.shape
+    lane, enough = jnp.arange(lanes, dtype=jnp.int32), goal * moments.yy / 2
+    G, cycle = moments.G.astype(MOVES), LONE if count == 1 else CYCLE
+
+    def strength(i: Array) -> Array:
+        return jnp.take_along_axis(lams, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
+
+    def advanced(carry: Any) -> Any:
+        (z, q, height, least), (ahead, cautious), last, i, k, points, sweeps = carry
+        terms = terms_of(strength(i))
+        new = swept(G, terms, (z, q), ahead, cautious, cycle, plain)
+        slopes = slopes_of(new)
+        rest = -jnp.sum((moments.c + slopes) * new, axis=0) / 2
+        gap = duality_gap(moments, terms, (new, slopes), plain)
+        # The gap has digits where the objective has no more.
+        better = (price(terms, new) + rest < price(terms, z) + height) | (gap < least)
+        stuck = ~better & cautious  # only rounding is left
+        z, q = jnp.where(better[None], new, z), jnp.where(better[None], slopes, q)
+        height, k = jnp.where(better, rest, height), k + 1
+        done = (i < count) & ((better & (gap <= enough)) | stuck | (k == CYCLES))
+        least = jnp.where(done, jnp.inf, jnp.minimum(least, gap))
+        place = jnp.where(done, i, count)
+        points = tuple(a.at[lane, place].set(b.T, mode="drop") for a, b in zip(points, (z, q), strict=True))
+        sweeps = sweeps.at[place, lane].set(sum(cycle) * k, mode="drop")
+        # Between two changes of the support solutions are linear in lambda.
+        apart = strength(i) - strength(i - 1)
+        t = jnp.where(done & (apart != 0), (strength(i + 1) - strength(i)) / jnp.where(apart != 0, apart, 1.0), 0.0)
+        ahead = (t[None] * (z - last)).astype(MOVES)
+        last = jnp.where(done[None], z, last)
+        k, i = jnp.where(done, 0, k), i + jnp.where(done, 1, 0)
+        return (z, q, height, least), (ahead, ~(better | done)), last, i, k, points, sweeps
+
+    zero, none = jnp.zeros_like(moments.c), jnp.zeros(lanes, jnp.int32)
+    points = (jnp.zeros((lanes, count, zero.shape[0]), zero.dtype),) * 2
+    sweeps = jnp.zeros((count, lanes), jnp.int32)
+    unknown = jnp.full_like(zero[0], jnp.inf)
+    base = (*start, unknown, unknown)  # with its objective but for the penalty, and the least gap
+    guess = (zero.astype(MOVES), unknown < 0)  # and whether the last one was of no use
+    carry = (base, guess, zero, none, none, points, sweeps)
+    *_, points, sweeps = jax.lax.while_loop(lambda carry: jnp.any(carry[3] < count), advanced, carry)
+    z, q = (a.transpose(1, 2, 0) for a in points)
+    return z, q, sweeps
+
+
+def swept(
+    G: Array, terms: Terms, base: Point, ahead: Array, cautious: Array, cycle: tuple[int, int], plain: bool
+) -> Array:
+    """The coefficients (p, L) after a cycle of sweeps from base + ahead, in which `cautious` lanes extrapolate nothing.
+
+    Sweeps walk over j, all lanes at once, so that a row of G is read once for all of them, and know moves from base:
+    these have digits of their own. The least of g/2 m^2 - (q - r) m + phi(z + m), for what the others' moves take from
+    a slope, r, is m = (q - r - l2 z -+ l1)/(g + l2), or -z between the two.
+    """
+    z, q = base
     g, j = diagonal(G), jnp.arange(z.shape[0], dtype=jnp.int32)
-    per = jnp.where(g > 0, 1 / jnp.where(g > 0, g + terms.l2, 1.0), 0.0)  # columns of zeros stay
-    begin = (q, j[0], jnp.zeros_like(z[0]))
-    (q, last, move), z = jax.lax.scan(step, begin, (j, g, per, terms.l1, terms.lower, terms.upper, z))
-    return z, moved(q, last, move)
+    curved = g + terms.l2.astype(MOVES)
+    pace = jnp.where(g > 0, 1 / jnp.where(g > 0, curved, 1.0), 0.0)
+    slope = q - terms.l2 * z
+    fields = pace, g, *(a.astype(MOVES) for a in (slope - terms.l1, slope + terms.l1, -z))
+    bounds = (None, None) if plain else tuple((a - z).astype(MOVES) for a in (terms.lower, terms.upper))
+
+    def step(moved: Array, given: Any) -> Any:
+        j, row, (pace, g, low, high, to_zero), (least, most) = given
+        old = jax.lax.dynamic_index_in_dim(moved, j, 0, keepdims=False)
+        r = jnp.sum(row * moved, axis=0) - g * old
+        m = jnp.maximum(pace * (low - r), jnp.minimum(pace * (high - r), to_zero))
+        m = jnp.where(pace > 0, m, to_zero)  # columns of zeros
+        if least is not None:
+            m = jnp.clip(m, least, most)
+        return jax.lax.dynamic_update_index_in_dim(moved, m, j, 0), None
+
+    def sweep(moved: Array) -> Array:
+        return jax.lax.scan(step, moved, (j, G, fields, bounds))[0]
+
+    before, after = cycle
+    moved = jax.lax.fori_loop(0, before - HISTORY, lambda _, at: sweep(at), ahead)
+    on_the_way = [moved]
+    for _ in range(HISTORY):
+        on_the_way.append(sweep(on_the_way[-1]))
+    guess = combined(shortest(on_the_way), on_the_way[1:])
+    moved = jnp.where(cautious[None], on_the_way[-1], guess)
+    moved = jax.lax.fori_loop(0, after, lambda _, at: sweep(at), moved)
+    new = z + moved.astype(z.dtype)
+    # A move in single precision tells that it ends there, but not where that is.
+    for kink in (0.0,) if plain else (0.0, terms.lower, terms.upper):
+        new = jnp.where(moved == (kink - z).astype(MOVES), kink, new)
+    return new if plain else terms.project(new)
 
 
 def diagonal(G: Array) -> Array:
@@ -155,26 +181,10 @@ def _solved(A: Array) -> Array:
     return A[:, -1]
 
 
-def _better(moments: Moments, terms: Terms, one: Point, other: Point) -> Point:
-    lower = _objective(moments, terms, one) < _objective(moments, terms, other)
-    return jax.tree.map(lambda a, b: jnp.where(lower[None], a, b), one, other)
-
-
-def _objective(moments: Moments, terms: Terms, point: Point) -> Array:
-    z, q = point
-    outside = jnp.any((z < terms.lower) | (z > terms.upper), axis=0)
-    return jnp.where(outside, jnp.inf, price(terms, z) - jnp.sum((moments.c + q) * z, axis=0) / 2)
-
-
 def price(terms: Terms, z: Array) -> Array:
     """The penalty within its bounds, (L,)."""
     # Apart: one sum takes 4 % more of a sweep's time where l2 is one number, 0.
     return jnp.sum(terms.l1 * jnp.abs(z), axis=0) + jnp.sum(jnp.where(terms.l2 == 0, 0.0, terms.l2 / 2 * z**2), axis=0)
-
-
-def _open(moments: Moments, terms: Terms, point: Point, goal: Array) -> Array:
-    """Whether a lane's relative gap is above the goal."""
-    return (duality_gap(moments, terms, point) > goal * moments.yy / 2) & (moments.yy > 0)
 
 
 def duality_gap(moments: Moments, terms: Terms, point: Point, plain: bool = False) -> Array:

@@ -22,7 +22,7 @@ from l1jax.standard_form import form_with
 from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, in_groups, solve_block
 from l1jax.sweeping.resampled import Products, resampled
 
-GROUP = 64  # lanes that are made from moments together, at most
+GROUP = 128  # lanes that are made from moments together, at most
 NUMBERS = 750_000  # of their Gram matrices, which are to stay in the caches
 
 
@@ -71,8 +71,7 @@ def _lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh
 
             def some(lanes: Any) -> Result:
                 weights, penalties, grids = lanes
-                block, moments = resampled(form, table, weights)
-                return descend_block(block, moments, penalties, grids, controls)
+                return descend_block(*resampled(form, table, weights), penalties, grids, controls)
 
             weights, _, penalties, _, grids = lanes
             size = min(GROUP, max(8, NUMBERS // problem.X.shape[1] ** 2))

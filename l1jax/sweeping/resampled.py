@@ -1,4 +1,4 @@
-"""Lanes of one problem under weights of their own, from moments: one product of matrices says all that they ask."""
+"""Lanes of one problem under weights of their own, from moments: products of matrices say all that they ask."""
 
 import functools
 from typing import Any
@@ -7,57 +7,91 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from l1jax._arrays import largest, smallest
 from l1jax._node import node
 from l1jax.block import Block, bare
 from l1jax.design import HIGHEST
+from l1jax.engines.coordinate import descend
 from l1jax.standard_form import StandardForm
-from l1jax.sufficient import about, digits, under
-from l1jax.sweeping.lanes import Moments
+from l1jax.sufficient import digits, under
+from l1jax.sweeping.lanes import Known, Moments
 
 MOST = 8_000_000  # numbers of a table
+ROUNDS = 3  # of sweeps, for a start
 
 
 @node
 class Products:
-    """The products, two by two, of the columns of a design (p), 1 and y: (k, n), in the order of `triu_indices`."""
+    """The products of the columns of a design (p), 1 and y: what the means of these under weights are asked for.
 
-    table: Array
+    `sides` are those with 1, with y, with themselves and with what is left of y at `start`, (4, p + 2, n); `pairs`
+    those of the design's own columns, in the order of `triu_indices`, (k, n), in the precision that is asked of second
+    moments. `start` (p,) is where lanes start from: about the solution of all rows.
+    """
+
+    sides: Array
+    pairs: Array
+    start: Array
 
     @classmethod
-    def of(cls, form: StandardForm) -> "Products | None":
+    def of(cls, form: StandardForm, penalty: Any, dtype: DTypeLike) -> "Products | None":
         """None where they are too many."""
         n, p = form.shape
-        return cls(_products(form)) if (p + 2) * (p + 3) // 2 * n <= MOST else None
-
-    def means(self, weights: Array, size: int) -> tuple[Array, Array]:
-        """The products' means under weights (L, n), (size, size, L) for p + 2 columns, and the weights' sums (L,)."""
-        i, j = np.triu_indices(size)
-        place = np.zeros((size, size), int)
-        place[i, j] = place[j, i] = np.arange(len(i))
-        sums = jnp.matmul(self.table, weights.T, precision=HIGHEST)
-        total = sums[place[-2, -2]]
-        return (sums / total[None])[place], total
+        return _products(form, penalty, np.dtype(dtype)) if p * (p + 1) // 2 * n <= MOST else None
 
 
-@jax.jit
-def _products(form: StandardForm) -> Array:
-    y = jnp.where(form.s > 0, form.y, 0.0)
-    rows = jnp.concatenate([form.design.XT, jnp.ones_like(y)[None], y[None]])
-    i, j = np.triu_indices(len(rows))
-    return rows[i] * rows[j]
+@functools.partial(jax.jit, static_argnums=2)
+def _products(form: StandardForm, penalty: Any, dtype: Any) -> Products:
+    XT, y = form.design.XT, jnp.where(form.s > 0, form.y, 0.0)
+    rows = jnp.concatenate([XT, jnp.ones_like(y)[None], y[None]])
+    i, j = np.triu_indices(len(XT))
+    z, terms = form.start[0], form.units(penalty).terms(form.start[0])[0].full(form.start[0].shape)
+    G, q = form.design.gram(form.s), form.design.tdot(form.s * form.y)
+    for _ in range(ROUNDS):
+        more = descend(G, terms, z, q, form.shape[0])[0]
+        z, q = more, q - jnp.matmul(G, more - z, precision=HIGHEST)
+    start = jnp.where(jnp.all(jnp.isfinite(z)), z, 0.0)
+    left = y - jnp.matmul(start, XT, precision=HIGHEST)
+    sides = jnp.stack([rows, rows * y[None], rows**2, rows * left[None]])
+    return Products(sides, (XT[i] * XT[j]).astype(dtype), start)
 
 
-def resampled(form: StandardForm, products: Products, weights: Array) -> tuple[Block, Moments]:
+def resampled(form: StandardForm, products: Products, weights: Array) -> tuple[Block, Known]:
     """Lanes of a form under weights (L, n), which are not all 0: without rows, which their moments replace."""
-    p = form.shape[1]
-    means, total = products.means(weights, p + 2)
-    at = jnp.arange(p + 2)
-    squares = means[at, at].T
-    posed, c, lost = jax.vmap(functools.partial(under, form))(means[p].T, means[p + 1].T, squares, squares)
+    XT, p = form.design.XT, form.shape[1]
+    total = jnp.sum(weights, axis=1)
+    shares = (weights / total[:, None]).T
+    means = jnp.matmul(products.sides.reshape(-1, shares.shape[0]), shares, precision=HIGHEST)
+    ones, ys, squares, lefts = means.reshape(4, p + 2, -1)
+    posed, c, lost = jax.vmap(functools.partial(under, form), in_axes=1)(ones, ys, squares, squares)
     own: Any = posed.design
-    G = about(means[:p, :p], own.shift.T, own.unit.T)
+    shift, per = own.shift.T, 1 / own.unit.T
     sane = (total > smallest(total.dtype) ** 0.5) & (total < largest(total.dtype) ** 0.5)
     share = jnp.where(sane, digits(form.shape) * lost, jnp.nan)
-    return Block(jax.vmap(bare)(posed), form.design.XT, shared=True), Moments(G, c.T, 2 * posed.null_objective, share)
+
+    X = jax.lax.optimization_barrier(XT.T)  # XLA's product of this is three times as fast
+    center = ones[-1] if form.intercept else jnp.zeros_like(total)
+
+    def slopes_of(z: Array) -> Array:
+        w = z * per if form.standardize else z
+        left = form.y[:, None] - (center - jnp.sum(shift * w, axis=0))[None] - jnp.matmul(X, w, precision=HIGHEST)
+        q = jnp.matmul(XT, jnp.where(shares > 0, shares * left, 0.0), precision=HIGHEST)
+        return jax.lax.optimization_barrier(q * per if form.standardize else q)
+
+    G = _second_moments(products.pairs, shares, shift, per)
+    q = (lefts[:p] - shift * lefts[p][None]) * per
+    start = jnp.where(own.norm.T > 0, products.start[:, None] / per, 0.0), q
+    moments = Moments(G, c.T, 2 * posed.null_objective, share)
+    return Block(jax.vmap(bare)(posed), XT, shared=True), Known(moments, slopes_of, start)
+
+
+def _second_moments(pairs: Array, shares: Array, shift: Array, per: Array) -> Array:
+    """Those of `(column - shift) * per` for their means: (p, p, L)."""
+    shares, shift, per = (a.astype(pairs.dtype) for a in (shares, shift, per))
+    i, j = np.triu_indices(len(shift))
+    place = np.zeros((len(shift), len(shift)), int)
+    place[i, j] = place[j, i] = np.arange(len(i))
+    packed = (jnp.matmul(pairs, shares, precision=HIGHEST) - shift[i] * shift[j]) * (per[i] * per[j])
+    return packed[place]

@@ -32,8 +32,9 @@ from l1jax.solving import choose_engine, make_controls
 from l1jax.standard_form import StandardForm, form_with, standard_form
 from l1jax.sufficient import digits, suits
 from l1jax.sweeping.axes import Axes, check_axes, starts
-from l1jax.sweeping.blocks import WIDE, straight
+from l1jax.sweeping.blocks import WIDE, by_knots, straight
 from l1jax.sweeping.driving import Drive
+from l1jax.sweeping.lanes import MOVES
 from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
 from l1jax.sweeping.resampled import Products
 from l1jax.sweeping.training import Training, cast, certified
@@ -198,7 +199,7 @@ class Study:
                 return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked, threads=threads)
         engine: Any = None if in_step else self.engine
         if in_step:
-            table, equalities = self._shared(), False
+            table, equalities = self._shared(grids[0]), False
             floats = GRAMS // problem.dtype.itemsize
             each = p * p if p <= WIDE else p * grids.shape[1]
             size = min(LANES, max(8, floats // each)) if own else SHARING
@@ -241,7 +242,7 @@ class Study:
     def _equalities(self, grids: Array) -> bool:
         return may_have_equalities(self.problem.penalty.with_lam(jnp.min(grids)), self.form)
 
-    def _shared(self) -> Products | Array | None:
+    def _shared(self, lams: Array) -> Products | Array | None:
         """What lanes that go in step share.
 
         X'SX (p, p), or under weights the products of columns, if such moments say all that is asked; or X'SX of each
@@ -254,7 +255,11 @@ class Study:
         if self.problem.X.shape[1] > WIDE:
             return None
         if axes.weights is not None:
-            return Products.of(self.form) if exact and axes.targets is None else None
+            if not exact or axes.targets is not None:
+                return None
+            penalty = self.problem.penalty
+            walk = by_knots(penalty, self.problem.X.shape[1], len(lams))
+            return Products.of(self.form, penalty.with_lam(lams[0]), np.float64 if walk else MOVES)
         return training_moments(self.form.design, np.asarray(folds), self.problem.weights())
 
     def _alone(self, grids: Array, lane: int) -> Result:
