@@ -60,7 +60,8 @@ def descend_lanes(
     """
     (moments, slopes_of, start), (count, lanes) = known, lams.shape
     lane, enough = jnp.arange(lanes, dtype=jnp.int32), goal * moments.yy / 2
-    G, cycle = moments.G.astype(MOVES), LONE if count == 1 else CYCLE
+    g, cycle = diagonal(moments.G).astype(MOVES), LONE if count == 1 else CYCLE
+    G = jnp.where(jnp.eye(len(moments.G), dtype=bool)[..., None], 0.0, moments.G).astype(MOVES)
 
     def strength(i: Array) -> Array:
         return jnp.take_along_axis(lams, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
@@ -68,7 +69,7 @@ def descend_lanes(
     def advanced(carry: Any) -> Any:
         (z, q, height, least), (ahead, cautious), last, i, k, points, sweeps = carry
         terms = terms_of(strength(i))
-        new = swept(G, terms, (z, q), ahead, cautious, cycle, plain)
+        new = swept(G, g, terms, (z, q), ahead, cautious, cycle, plain)
         slopes = slopes_of(new)
         rest = -jnp.sum((moments.c + slopes) * new, axis=0) / 2
         gap = duality_gap(moments, terms, (new, slopes), plain)
@@ -103,7 +104,7 @@ def descend_lanes(
 
 
 def swept(
-    G: Array, terms: Terms, base: Point, ahead: Array, cautious: Array, cycle: tuple[int, int], plain: bool
+    G: Array, g: Array, terms: Terms, base: Point, ahead: Array, cautious: Array, cycle: tuple[int, int], plain: bool
 ) -> Array:
     """The coefficients (p, L) after a cycle of sweeps from base + ahead, in which `cautious` lanes extrapolate nothing.
 
@@ -112,17 +113,16 @@ def swept(
     a slope, r, is m = (q - r - l2 z -+ l1)/(g + l2), or -z between the two.
     """
     z, q = base
-    g, j = diagonal(G), jnp.arange(z.shape[0], dtype=jnp.int32)
+    j = jnp.arange(z.shape[0], dtype=jnp.int32)
     curved = g + terms.l2.astype(MOVES)
     pace = jnp.where(g > 0, 1 / jnp.where(g > 0, curved, 1.0), 0.0)
     slope = q - terms.l2 * z
-    fields = pace, g, *(a.astype(MOVES) for a in (slope - terms.l1, slope + terms.l1, -z))
+    fields = pace, *(a.astype(MOVES) for a in (slope - terms.l1, slope + terms.l1, -z))
     bounds = (None, None) if plain else tuple((a - z).astype(MOVES) for a in (terms.lower, terms.upper))
 
     def step(moved: Array, given: Any) -> Any:
-        j, row, (pace, g, low, high, to_zero), (least, most) = given
-        old = jax.lax.dynamic_index_in_dim(moved, j, 0, keepdims=False)
-        r = jnp.sum(row * moved, axis=0) - g * old
+        j, row, (pace, low, high, to_zero), (least, most) = given
+        r = jnp.sum(row * moved, axis=0)
         m = jnp.maximum(pace * (low - r), jnp.minimum(pace * (high - r), to_zero))
         m = jnp.where(pace > 0, m, to_zero)  # columns of zeros
         if least is not None:

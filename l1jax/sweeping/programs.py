@@ -63,7 +63,7 @@ def _lanes_posed(
     return block_of(problem, design, len(grids), weights, targets), penalties, grids
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), compiler_options={"xla_cpu_prefer_vector_width": "512"})
 def _lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
     def program(problem: Problem, design: Design, table: Any, controls: Controls, *lanes: Any) -> Result:
         if isinstance(table, Products):

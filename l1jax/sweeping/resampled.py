@@ -62,15 +62,15 @@ def resampled(form: StandardForm, products: Products, weights: Array) -> tuple[B
     """Lanes of a form under weights (L, n), which are not all 0: without rows, which their moments replace."""
     XT, p = form.design.XT, form.shape[1]
     total = jnp.sum(weights, axis=1)
-    shares = (weights / total[:, None]).T
-    means = jnp.matmul(products.sides.reshape(-1, shares.shape[0]), shares, precision=HIGHEST)
-    ones, ys, squares, lefts = means.reshape(4, p + 2, -1)
+    sums = jnp.matmul(products.sides.reshape(-1, weights.shape[1]), weights.T, precision=HIGHEST)
+    ones, ys, squares, lefts = jax.lax.optimization_barrier(sums / total[None]).reshape(4, p + 2, -1)
     posed, c, lost = jax.vmap(functools.partial(under, form), in_axes=1)(ones, ys, squares, squares)
     own: Any = posed.design
     shift, per = own.shift.T, 1 / own.unit.T
     sane = (total > smallest(total.dtype) ** 0.5) & (total < largest(total.dtype) ** 0.5)
     share = jnp.where(sane, digits(form.shape) * lost, jnp.nan)
 
+    shares = jax.lax.optimization_barrier((weights / total[:, None]).T)
     X = jax.lax.optimization_barrier(XT.T)  # XLA's product of this is three times as fast
     center = ones[-1] if form.intercept else jnp.zeros_like(total)
 
@@ -80,18 +80,19 @@ def resampled(form: StandardForm, products: Products, weights: Array) -> tuple[B
         q = jnp.matmul(XT, jnp.where(shares > 0, shares * left, 0.0), precision=HIGHEST)
         return jax.lax.optimization_barrier(q * per if form.standardize else q)
 
-    G = _second_moments(products.pairs, shares, shift, per)
+    G = _second_moments(products.pairs, weights, total, shift, per)
     q = (lefts[:p] - shift * lefts[p][None]) * per
     start = jnp.where(own.norm.T > 0, products.start[:, None] / per, 0.0), q
     moments = Moments(G, c.T, 2 * posed.null_objective, share)
     return Block(jax.vmap(bare)(posed), XT, shared=True), Known(moments, slopes_of, start)
 
 
-def _second_moments(pairs: Array, shares: Array, shift: Array, per: Array) -> Array:
+def _second_moments(pairs: Array, weights: Array, total: Array, shift: Array, per: Array) -> Array:
     """Those of `(column - shift) * per` for their means: (p, p, L)."""
-    shares, shift, per = (a.astype(pairs.dtype) for a in (shares, shift, per))
+    weights, total, shift, per = (a.astype(pairs.dtype) for a in (weights, total, shift, per))
     i, j = np.triu_indices(len(shift))
     place = np.zeros((len(shift), len(shift)), int)
     place[i, j] = place[j, i] = np.arange(len(i))
-    packed = (jnp.matmul(pairs, shares, precision=HIGHEST) - shift[i] * shift[j]) * (per[i] * per[j])
+    means = jnp.matmul(pairs, weights.T, precision=HIGHEST) / total[None]
+    packed = (means - shift[i] * shift[j]) * (per[i] * per[j])
     return packed[place]
