@@ -105,9 +105,10 @@ def check_axes(problem: Problem, targets: Any, folds: Any, weights: Any, l1_rati
         raise ValueError(f"weights: want shape (W, {n}), a row for each weighting; got {weights.shape}")
     if weights is not None and concrete(weights):
         values = np.asarray(weights)
-        least, most = np.min(values, axis=1), np.max(values, axis=1)  # NaN if one is
-        wrong = ~((least >= 0) & (most > 0) & (most < np.inf))
-        if np.any(wrong):
+        most = np.max(values, axis=1)  # NaN if one is
+        wrong = ~((most > 0) & (most < np.inf))
+        if np.any(wrong) or not np.min(values) >= 0:
+            wrong |= ~(np.min(values, axis=1) >= 0)
             raise ValueError(f"weights: want numbers of at least 0, not all 0; row {np.argmax(wrong)} has others")
     if targets is not None and concrete(targets) and not np.all(np.isfinite(np.asarray(targets))):
         raise ValueError("targets: NaN or infinite values")

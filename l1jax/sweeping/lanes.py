@@ -15,7 +15,7 @@ from l1jax.penalties import Terms
 CYCLE = 4, 1  # sweeps before and after an extrapolation, and then a look
 LONE = 12, 8  # where each lane has one strength only, so that most would wait for the slowest
 HISTORY = 4  # the last of the former, which are extrapolated
-CYCLES = 500  # of a lane, at most, for one strength
+SWEEPS = 2500  # of a lane, for one strength: about so many at most
 MOVES = jnp.float32  # the dtype of moves
 
 
@@ -46,7 +46,7 @@ class Known(NamedTuple):
 def descend_lanes(
     terms_of: Callable[[Array], Terms], known: Known, lams: Array, goal: Array, plain: bool
 ) -> tuple[Array, Array, Array]:
-    """Minimisers of z'Gz/2 - c'z + penalty(z) at strengths (m, L), each from the last: z and q (m, p, L), sweeps (m, L).
+    """Minimisers of z'Gz/2 - c'z + penalty(z) at strengths (m, L), each from the last: z, q (m, p, L), sweeps (m, L).
 
     `terms_of` gives the penalties' terms at strengths (L,), fields of (p, L); `plain` if these are l1*|z| and no more.
     A lane that does not get to a relative gap of `goal` is left where it stands still: certificates tell.
@@ -61,7 +61,7 @@ def descend_lanes(
     (moments, slopes_of, start), (count, lanes) = known, lams.shape
     lane, enough = jnp.arange(lanes, dtype=jnp.int32), goal * moments.yy / 2
     g, cycle = diagonal(moments.G).astype(MOVES), LONE if count == 1 else CYCLE
-    G = jnp.where(jnp.eye(len(moments.G), dtype=bool)[..., None], 0.0, moments.G).astype(MOVES)
+    G = moments.G.astype(MOVES)
 
     def strength(i: Array) -> Array:
         return jnp.take_along_axis(lams, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
@@ -78,7 +78,7 @@ def descend_lanes(
         stuck = ~better & cautious  # only rounding is left
         z, q = jnp.where(better[None], new, z), jnp.where(better[None], slopes, q)
         height, k = jnp.where(better, rest, height), k + 1
-        done = (i < count) & ((better & (gap <= enough)) | stuck | (k == CYCLES))
+        done = (i < count) & ((better & (gap <= enough)) | stuck | (k * sum(cycle) >= SWEEPS))
         least = jnp.where(done, jnp.inf, jnp.minimum(least, gap))
         place = jnp.where(done, i, count)
         points = tuple(a.at[lane, place].set(b.T, mode="drop") for a, b in zip(points, (z, q), strict=True))
@@ -86,8 +86,8 @@ def descend_lanes(
         # Between two changes of the support solutions are linear in lambda.
         apart = strength(i) - strength(i - 1)
         t = jnp.where(done & (apart != 0), (strength(i + 1) - strength(i)) / jnp.where(apart != 0, apart, 1.0), 0.0)
-        ahead = (t[None] * (z - last)).astype(MOVES)
-        last = jnp.where(done[None], z, last)
+        ahead = (t[None] * (z - last[0])).astype(MOVES), (t[None] * (last[1] - q)).astype(MOVES)
+        last = jnp.where(done[None], z, last[0]), jnp.where(done[None], q, last[1])
         k, i = jnp.where(done, 0, k), i + jnp.where(done, 1, 0)
         return (z, q, height, least), (ahead, ~(better | done)), last, i, k, points, sweeps
 
@@ -96,55 +96,71 @@ def descend_lanes(
     sweeps = jnp.zeros((count, lanes), jnp.int32)
     unknown = jnp.full_like(zero[0], jnp.inf)
     base = (*start, unknown, unknown)  # with its objective but for the penalty, and the least gap
-    guess = (zero.astype(MOVES), unknown < 0)  # and whether the last one was of no use
-    carry = (base, guess, zero, none, none, points, sweeps)
+    guess = ((zero.astype(MOVES),) * 2, unknown < 0)  # and whether the last one was of no use
+    carry = (base, guess, start, none, none, points, sweeps)
     *_, points, sweeps = jax.lax.while_loop(lambda carry: jnp.any(carry[3] < count), advanced, carry)
     z, q = (a.transpose(1, 2, 0) for a in points)
     return z, q, sweeps
 
 
 def swept(
-    G: Array, g: Array, terms: Terms, base: Point, ahead: Array, cautious: Array, cycle: tuple[int, int], plain: bool
+    G: Array, g: Array, terms: Terms, base: Point, ahead: Point, cautious: Array, cycle: tuple[int, int], plain: bool
 ) -> Array:
     """The coefficients (p, L) after a cycle of sweeps from base + ahead, in which `cautious` lanes extrapolate nothing.
 
-    Sweeps walk over j, all lanes at once, so that a row of G is read once for all of them, and know moves from base:
-    these have digits of their own. The least of g/2 m^2 - (q - r) m + phi(z + m), for what the others' moves take from
-    a slope, r, is m = (q - r - l2 z -+ l1)/(g + l2), or -z between the two.
+    `ahead`, as all points on the way: moves from base, which have digits of their own, and what these take from slopes.
+
+    Sweeps walk over j, all lanes at once, so that a row of G is read once for all of them; the moves of j - 1 enter
+    the slopes when j is due, which keeps the two apart in memory. The least of g/2 m^2 - (q - r) m + phi(z + m), for
+    what the others' moves take from a slope, r, is m = (q - r - l2 z -+ l1)/(g + l2), or -z between the two.
     """
     z, q = base
     j = jnp.arange(z.shape[0], dtype=jnp.int32)
     curved = g + terms.l2.astype(MOVES)
     pace = jnp.where(g > 0, 1 / jnp.where(g > 0, curved, 1.0), 0.0)
     slope = q - terms.l2 * z
-    fields = pace, *(a.astype(MOVES) for a in (slope - terms.l1, slope + terms.l1, -z))
+    fields = pace, g, *(a.astype(MOVES) for a in (slope - terms.l1, slope + terms.l1, -z))
     bounds = (None, None) if plain else tuple((a - z).astype(MOVES) for a in (terms.lower, terms.upper))
 
-    def step(moved: Array, given: Any) -> Any:
-        j, row, (pace, low, high, to_zero), (least, most) = given
-        r = jnp.sum(row * moved, axis=0)
+    def entered(taken: Array, j: Array, move: Array) -> Array:
+        return taken + jax.lax.dynamic_index_in_dim(G, j, 0, keepdims=False) * move[None]
+
+    def step(carry: tuple[Array, Array, Array], given: Any) -> Any:
+        taken, last, move = carry
+        j, old, (pace, g, low, high, to_zero), (least, most) = given
+        taken = entered(taken, last, move)
+        r = jax.lax.dynamic_index_in_dim(taken, j, 0, keepdims=False) - g * old
         m = jnp.maximum(pace * (low - r), jnp.minimum(pace * (high - r), to_zero))
         m = jnp.where(pace > 0, m, to_zero)  # columns of zeros
         if least is not None:
             m = jnp.clip(m, least, most)
-        return jax.lax.dynamic_update_index_in_dim(moved, m, j, 0), None
+        return (taken, j, m - old), m
 
-    def sweep(moved: Array) -> Array:
-        return jax.lax.scan(step, moved, (j, G, fields, bounds))[0]
+    def sweep(at: Point) -> Point:
+        moved, taken = at
+        begin = (taken, j[0], jnp.zeros_like(taken[0]))
+        (taken, last, move), moved = jax.lax.scan(step, begin, (j, moved, fields, bounds))
+        return moved, entered(taken, last, move)
 
     before, after = cycle
-    moved = jax.lax.fori_loop(0, before - HISTORY, lambda _, at: sweep(at), ahead)
-    on_the_way = [moved]
+    at = jax.lax.fori_loop(0, before - HISTORY, lambda _, at: sweep(at), ahead)
+    on_the_way = [at]
     for _ in range(HISTORY):
         on_the_way.append(sweep(on_the_way[-1]))
-    guess = combined(shortest(on_the_way), on_the_way[1:])
-    moved = jnp.where(cautious[None], on_the_way[-1], guess)
-    moved = jax.lax.fori_loop(0, after, lambda _, at: sweep(at), moved)
+    points = [[at[i] for at in on_the_way] for i in range(2)]
+    weights = made(shortest(points[0]))
+    at = tuple(jnp.where(cautious[None], a[-1], combined(weights, a[1:])) for a in points)
+    moved, _ = jax.lax.fori_loop(0, after, lambda _, at: sweep(at), at)
     new = z + moved.astype(z.dtype)
     # A move in single precision tells that it ends there, but not where that is.
     for kink in (0.0,) if plain else (0.0, terms.lower, terms.upper):
         new = jnp.where(moved == (kink - z).astype(MOVES), kink, new)
     return new if plain else terms.project(new)
+
+
+def made(value: Any) -> Any:
+    """The same, once: XLA would compute what a lane has one of again for each of its coefficients."""
+    return jax.lax.optimization_barrier(value)  # type: ignore[no-untyped-call]
 
 
 def diagonal(G: Array) -> Array:

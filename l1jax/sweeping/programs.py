@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+from l1jax._arrays import concrete
 from l1jax.block import Block
 from l1jax.design import Design, second_moments
 from l1jax.engines import Engine
@@ -22,6 +23,8 @@ from l1jax.standard_form import form_with
 from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, in_groups, solve_block
 from l1jax.sweeping.resampled import Products, resampled
 
+# XLA takes half as much at once by default; of what a processor has not, it takes nothing.
+VECTORS = {"xla_cpu_prefer_vector_width": "512"}
 GROUP = 128  # lanes that are made from moments together, at most
 NUMBERS = 750_000  # of their Gram matrices, which are to stay in the caches
 
@@ -31,7 +34,8 @@ def lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh 
     problem, design, _, controls, *lanes = given
     if engine is not None and by_rounds(mode, lanes[-1].shape, mesh, given):
         return _in_rounds(engine, equalities, _lanes_posed(problem, design, *lanes), controls, mesh)
-    return _lanes_solved(engine, mode, equalities, mesh, *given)
+    solved = _lanes_solved if concrete(given) else _lanes_traced
+    return solved(engine, mode, equalities, mesh, *given)
 
 
 def problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
@@ -63,8 +67,7 @@ def _lanes_posed(
     return block_of(problem, design, len(grids), weights, targets), penalties, grids
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), compiler_options={"xla_cpu_prefer_vector_width": "512"})
-def _lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
+def _lanes_program(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
     def program(problem: Problem, design: Design, table: Any, controls: Controls, *lanes: Any) -> Result:
         if isinstance(table, Products):
             form = form_with(problem, design)
@@ -84,6 +87,11 @@ def _lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh
         return solve_block(block, engine, mode, equalities, penalties, grids, controls)
 
     return _over_mesh(program, mesh, 4, given)(*given)
+
+
+# A program within another can't have options of its own.
+_lanes_traced = jax.jit(_lanes_program, static_argnums=(0, 1, 2, 3))
+_lanes_solved = jax.jit(_lanes_program, static_argnums=(0, 1, 2, 3), compiler_options=VECTORS)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -16,7 +16,7 @@ from l1jax.design import HIGHEST
 from l1jax.engines.coordinate import descend
 from l1jax.standard_form import StandardForm
 from l1jax.sufficient import digits, under
-from l1jax.sweeping.lanes import Known, Moments
+from l1jax.sweeping.lanes import Known, Moments, made
 
 MOST = 8_000_000  # numbers of a table
 ROUNDS = 3  # of sweeps, for a start
@@ -63,22 +63,22 @@ def resampled(form: StandardForm, products: Products, weights: Array) -> tuple[B
     XT, p = form.design.XT, form.shape[1]
     total = jnp.sum(weights, axis=1)
     sums = jnp.matmul(products.sides.reshape(-1, weights.shape[1]), weights.T, precision=HIGHEST)
-    ones, ys, squares, lefts = jax.lax.optimization_barrier(sums / total[None]).reshape(4, p + 2, -1)
+    ones, ys, squares, lefts = made(sums / total[None]).reshape(4, p + 2, -1)
     posed, c, lost = jax.vmap(functools.partial(under, form), in_axes=1)(ones, ys, squares, squares)
     own: Any = posed.design
     shift, per = own.shift.T, 1 / own.unit.T
     sane = (total > smallest(total.dtype) ** 0.5) & (total < largest(total.dtype) ** 0.5)
     share = jnp.where(sane, digits(form.shape) * lost, jnp.nan)
 
-    shares = jax.lax.optimization_barrier((weights / total[:, None]).T)
-    X = jax.lax.optimization_barrier(XT.T)  # XLA's product of this is three times as fast
+    shares = made((weights / total[:, None]).T)
+    X = made(XT.T)  # XLA's product of this is three times as fast
     center = ones[-1] if form.intercept else jnp.zeros_like(total)
 
     def slopes_of(z: Array) -> Array:
         w = z * per if form.standardize else z
         left = form.y[:, None] - (center - jnp.sum(shift * w, axis=0))[None] - jnp.matmul(X, w, precision=HIGHEST)
         q = jnp.matmul(XT, jnp.where(shares > 0, shares * left, 0.0), precision=HIGHEST)
-        return jax.lax.optimization_barrier(q * per if form.standardize else q)
+        return made(q * per if form.standardize else q)
 
     G = _second_moments(products.pairs, weights, total, shift, per)
     q = (lefts[:p] - shift * lefts[p][None]) * per
