@@ -20,7 +20,7 @@ from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.rounds import by_rounds, minimise_in_rounds
 from l1jax.standard_form import form_with
-from l1jax.sweeping.blocks import block_of, block_of_problems, descend_block, in_groups, solve_block
+from l1jax.sweeping.blocks import WIDE, block_of, block_of_problems, descend_block, in_groups, solve_block
 from l1jax.sweeping.resampled import Products, resampled
 
 # XLA takes half as much at once by default; of what a processor has not, it takes nothing.
@@ -69,22 +69,22 @@ def _lanes_posed(
 
 def _lanes_program(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
     def program(problem: Problem, design: Design, table: Any, controls: Controls, *lanes: Any) -> Result:
-        if isinstance(table, Products):
-            form = form_with(problem, design)
+        if engine is not None:
+            block, penalties, grids = _lanes_posed(problem, design, *lanes)
+            return solve_block(block, engine, mode, equalities, penalties, grids, controls)
 
-            def some(lanes: Any) -> Result:
-                weights, penalties, grids = lanes
-                return descend_block(*resampled(form, table, weights), penalties, grids, controls)
-
-            weights, _, penalties, _, grids = lanes
-            size = min(GROUP, max(8, NUMBERS // problem.X.shape[1] ** 2))
-            return in_groups(some, (weights, penalties, grids), size)
-        block, penalties, grids = _lanes_posed(problem, design, *lanes)
-        if engine is None:
-            folds = lanes[-2]
-            known = table if table is None or folds is None else table[folds]
+        def some(lanes: Any) -> Result:
+            weights, targets, penalties, known, grids = lanes
+            if isinstance(table, Products):
+                block, known = resampled(form_with(problem, design), table, weights)
+            else:
+                block = block_of(problem, design, len(grids), weights, targets)
             return descend_block(block, known, penalties, grids, controls)
-        return solve_block(block, engine, mode, equalities, penalties, grids, controls)
+
+        weights, targets, penalties, folds, grids = lanes
+        known = None if isinstance(table, Products) else table if table is None or folds is None else table[folds]
+        own, p = (weights, targets, penalties, known, grids), problem.X.shape[1]
+        return some(own) if weights is None or p > WIDE else in_groups(some, own, min(GROUP, max(8, NUMBERS // p**2)))
 
     return _over_mesh(program, mesh, 4, given)(*given)
 

@@ -203,7 +203,7 @@ class Study:
             floats = GRAMS // problem.dtype.itemsize
             each = p * p if p <= WIDE else p * grids.shape[1]
             size = min(LANES, max(8, floats // each)) if own else SHARING
-            if isinstance(table, Products):
+            if axes.weights is not None and p <= WIDE and (table is None or isinstance(table, Products)):
                 size = max(size, min(MOST, NUMBERS // n))
         else:
             table, equalities = None, self._equalities(grids)
