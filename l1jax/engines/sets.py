@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from l1jax._threads import product, square
 from l1jax.engines.kinks import Floats, Indices, Kinks
 from l1jax.engines.local import Local
 from l1jax.engines.passes import pass_over
@@ -39,12 +40,11 @@ class SquaredSet(WorkingSet):
             self.G[:], self.c[:], self.u[:] = self.known.G, self.known.c, self.known.c - self.known.G @ self.w[:m]
             return
         if self.whole:
-            np.matmul(self.X, self.X.T, out=self.G)  # NumPy sees the symmetry, and does half of the work
-            self.G *= self.factor
+            np.multiply(self.factor, square(self.X), out=self.G)
         else:
             self.X = longer(self.X, m, start)
             self.X[start:m] = self._rows(ids)
-            self.G[:m, start:m] = self.factor * (self.X[:m] @ self.X[start:m].T)
+            self.G[:m, start:m] = self.factor * product(self.X[:m], self.X[start:m].T)
             self.G[start:m, :start] = self.G[:start, start:m].T
         self.c[start:m] = self.factor * (self.X[start:m] @ self.y)
         self.u[start:m] = self.c[start:m] - self.G[start:m, :m] @ self.w[:m]
@@ -135,10 +135,9 @@ class SmoothSet(WorkingSet):
         self.X[to] = self.X[source]
 
     def products(self, rows: Any, columns: Any) -> Floats:
-        if rows is columns:  # NumPy sees the symmetry, and does half of the work
-            part = self.X[rows] * np.sqrt(self.curvature)
-            return part @ part.T
-        return self.X[rows] @ (self.X[columns] * self.curvature).T
+        if rows is columns:
+            return square(self.X[rows] * np.sqrt(self.curvature))
+        return product(self.X[rows], (self.X[columns] * self.curvature).T)
 
     def best(self, new: Indices, d: Floats, promised: float, l2: float) -> Floats:
         along = self._along(new, d)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from l1jax._arrays import eps, smallest
+from l1jax._threads import divides, in_parts, product
 from l1jax.engines.kinks import Floats, Indices, Kinks
 
 Slack = Callable[[Floats, Indices], Floats]
@@ -104,8 +105,8 @@ class WorkingSet(abc.ABC):
     def predicted(self) -> Floats:
         """w'X of the features in hand."""
         last = self.m if self.w[self.k : self.m].any() else self.k
-        product: Floats = self.w[:last] @ self.X[:last]
-        return product
+        predicted: Floats = self.w[:last] @ self.X[:last]
+        return predicted
 
     # -- the set
 
@@ -136,9 +137,11 @@ class WorkingSet(abc.ABC):
         if start:
             B = H[:start, start:k]
             V = solved(H[start:k, start:k], B.T)
-            for i in range(0, start, ROWS):
-                at = slice(i, min(i + ROWS, start))
+
+            def change(at: slice) -> None:
                 H[at, :start] -= B[at] @ V
+
+            by_rows(change, start, k - start)
 
     def enter(self, ids: Indices, l2: Any, border: "Border | None" = None) -> None:
         """Take features in hand into the support, and into H; l2 is theirs."""
@@ -152,17 +155,19 @@ class WorkingSet(abc.ABC):
         S = border.S.copy()
         S.flat[:: len(S) + 1] += l2 + self.ridge * border.diagonal + TINY
         R = inverted(S)
-        V = border.U @ R
-        for i in range(0, start, ROWS):
-            at = slice(i, min(i + ROWS, start))
-            H[at, old] += V[at] @ border.U.T
+        U, V = border.U, border.U @ R
+
+        def change(at: slice) -> None:
+            H[at, old] += V[at] @ U.T
+
+        by_rows(change, start, k - start)
         H[old, last], H[last, old], H[last, last] = -V, -V.T, R
 
     def border(self, new: Indices, B: Floats | None = None) -> "Border":
         """What the second derivative says of features, at these positions, beside the support; B is its block there."""
         B = self.products(slice(0, self.k), new) if B is None else B
         C = self.products(new, new)
-        U = self.H[: self.k, : self.k] @ B
+        U = product(self.H[: self.k, : self.k], B)
         return Border(U, C - B.T @ U, np.diagonal(C))
 
     def inverse(self, kinks: Kinks) -> tuple[Indices, Floats] | None:
@@ -173,8 +178,8 @@ class WorkingSet(abc.ABC):
         """Compute H anew, for the l2 of the support."""
         self.renew()
         k = self.k
-        A = self.products(slice(0, k), slice(0, k)).copy()
-        at = np.arange(k)
+        support, at = slice(0, k), np.arange(k)
+        A = self.products(support, support).copy()
         diagonal = A[at, at]
         self.H = wider(self.H, k, 0)
         self.rebuilds += 1
@@ -331,6 +336,15 @@ class WorkingSet(abc.ABC):
     def noise(self) -> float:
         """What rounding may hide of a gain."""
         return 0.0
+
+
+def by_rows(change: Callable[[slice], None], size: int, rank: int) -> None:
+    """Change a square matrix by one of a rank, some rows at a time: change(slice)."""
+    if divides(size**2 * rank):
+        in_parts(change, size, ROWS)
+        return
+    for i in range(0, size, ROWS):
+        change(slice(i, min(i + ROWS, size)))
 
 
 def longer(a: Any, size: int, used: int) -> Any:
