@@ -40,6 +40,8 @@ def _blas() -> Any:
         from threadpoolctl import ThreadpoolController
     except ImportError:
         return None
+    import scipy.linalg  # noqa: F401  # so that its BLAS is there to be seen
+
     return ThreadpoolController().select(user_api="blas")
 
 

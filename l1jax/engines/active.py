@@ -186,7 +186,7 @@ class Path:
     def _solve(self, goals: list[Kinks], before: Any) -> tuple[Floats, Floats, Floats, list[float], Any]:
         """Points optimal on the working set, forces and the slopes of all features there, losses, and steps."""
         work = self.work
-        points, forces, slopes, losses, steps = [], [], [], [], []
+        points, marks, slopes, losses, steps = [], [], [], [], []
         for kinks, taken in zip(goals, before, strict=True):
             steps.append(work.settle(kinks, self._slack(kinks), self.limit - int(taken)))
             points.append(self._point())
@@ -194,13 +194,13 @@ class Path:
                 if kinks is goals[-1]:
                     work.refresh()  # what many steps leave of rounding
                 slopes.append(self._slopes())
-                forces.append(self.forces[0])  # not asked for where all features are in hand
             else:
-                forces.append(work.force())
+                marks.append(work.mark())
             losses.append(work.value() if self.enough is not None else np.nan)
-        F = np.array(forces)
-        U = np.array(slopes) if self.whole else work.slopes(F)
-        return np.array(points), F, U, losses, np.array(steps)
+        if self.whole:  # forces are not asked for where all features are in hand
+            return np.array(points), self.forces[: len(goals)], np.array(slopes), losses, np.array(steps)
+        forces = work.forces(marks)
+        return np.array(points), forces, work.slopes(forces), losses, np.array(steps)
 
     def _slopes(self) -> Floats:
         """Those of all features, where all are in hand."""

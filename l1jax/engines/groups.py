@@ -163,6 +163,12 @@ class GroupSet:
     def value(self) -> float:
         return self.here.value
 
+    mark = force
+
+    def forces(self, marks: list[Floats]) -> Floats:
+        """Those at several points, (c, n)."""
+        return np.array(marks)
+
     def slopes(self, forces: Floats) -> Floats:
         """One pass over the data: the slopes of all features, (c, size), at points of these forces (c, n)."""
         u = pass_over(self.XT, forces.astype(self.XT.dtype)).astype(np.float64)

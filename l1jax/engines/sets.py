@@ -87,8 +87,20 @@ class SquaredSet(WorkingSet):
             self.u[:m] = self.factor * (self.X[:m] @ self._residual())
 
     def force(self) -> Floats:
-        r = self._residual()
-        return self.factor * (r if self.root is None else self.root * r)
+        return self._force(self._residual())
+
+    def mark(self) -> Any:
+        return self.ids[: self.m].copy(), self.w[: self.m].copy()
+
+    def forces(self, marks: list[Any]) -> Floats:
+        W = np.zeros((len(marks), self.m), self.w.dtype)
+        for row, (ids, w) in zip(W, marks, strict=True):
+            row[self.where[ids]] = w
+        last = int(W.any(axis=0).nonzero()[0].max(initial=-1)) + 1
+        return self._force(self.y - W[:, :last] @ self.X[:last])
+
+    def _force(self, residual: Floats) -> Floats:
+        return self.factor * (residual if self.root is None else self.root * residual)
 
     def slopes(self, forces: Floats) -> Floats:
         return pass_over(self.XT, forces)

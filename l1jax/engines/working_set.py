@@ -21,6 +21,7 @@ PATIENT = 8  # steps at one strength after which they enter one at a time, from 
 TINY = smallest(np.float32)
 HALVINGS = 15  # of a step, twice each, until one gains something
 ROWS = 256  # of H, that are changed at a time: what is added to them stays in the cache
+LONG = 64  # rows of a matrix that is worth a Cholesky factor: its inverse takes half of the work then
 FRESH = 0.5  # the share of the imbalance that may be left by a step before H is computed anew
 STUCK = 3  # steps that hardly lessen the imbalance, after which only rounding is left
 
@@ -91,6 +92,14 @@ class WorkingSet(abc.ABC):
     @abc.abstractmethod
     def value(self) -> float:
         """The loss."""
+
+    def mark(self) -> Any:
+        """What `forces` asks of the current point."""
+        return self.force()
+
+    def forces(self, marks: list[Any]) -> Floats:
+        """`force` at several points, (c, n)."""
+        return np.array(marks)
 
     def renew(self) -> None:  # noqa: B027
         """Bring the second derivative to the current point, where it is not constant."""
@@ -388,5 +397,15 @@ def inverted(A: Floats) -> Floats:
     """The inverse of a symmetric matrix."""
     if len(A) == 1:
         return 1 / A
+    if len(A) >= LONG:
+        from scipy.linalg.lapack import get_lapack_funcs
+
+        factor, inverse = get_lapack_funcs(("potrf", "potri"), (A,))
+        L, wrong = factor(A, lower=True)
+        if not wrong:
+            H: Floats = inverse(L, lower=True, overwrite_c=True)[0]
+            H += H.T
+            H.flat[:: len(H) + 1] /= 2
+            return H.T
     H = np.linalg.inv(A)
     return (H + H.T) / 2
