@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-MANY = 3_000_000  # multiplications that take longer than it takes to ask another thread
+MANY = 8_000_000  # multiplications that take longer than it takes to ask another thread
 PARTS = 2  # of a product, for each core: one that is late takes fewer
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from l1jax._arrays import eps
+from l1jax.engines.inverse import longer
 from l1jax.engines.kinks import Floats, Indices
 from l1jax.engines.local import Local
 from l1jax.engines.passes import pass_over
-from l1jax.engines.working_set import STUCK, TINY, longer
+from l1jax.engines.working_set import STUCK, TINY
 
 Room = Callable[[Floats, Floats, Indices], Floats]
 

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from l1jax._threads import product, square
+from l1jax.engines.inverse import longer, permute, wider
 from l1jax.engines.kinks import Floats, Indices, Kinks
 from l1jax.engines.local import Local
 from l1jax.engines.passes import pass_over
-from l1jax.engines.working_set import WorkingSet, longer, permute, wider
+from l1jax.engines.working_set import WorkingSet
 
 OLD = 1e-4  # what may be left of a product that H is to undo
 STRETCH = 4.0  # by how much the length of a step may be corrected
@@ -72,7 +73,7 @@ class SquaredSet(WorkingSet):
 
     def inverse(self, kinks: Kinks) -> tuple[Indices, Floats] | None:
         k = self.k
-        ids, H = self.ids[:k].copy(), self.H[:k, :k].copy()
+        ids, H = self.ids[:k].copy(), self.H.change().copy()
         l2 = kinks[ids].l2
         probe = np.random.default_rng(0).standard_normal(k).astype(H.dtype)
         d: Floats = H @ probe
@@ -96,7 +97,7 @@ class SquaredSet(WorkingSet):
         W = np.zeros((len(marks), self.m), self.w.dtype)
         for row, (ids, w) in zip(W, marks, strict=True):
             row[self.where[ids]] = w
-        last = int(W.any(axis=0).nonzero()[0].max(initial=-1)) + 1
+        last = int(np.flatnonzero(W.any(axis=0)).max(initial=-1)) + 1
         return self._force(self.y - W[:, :last] @ self.X[:last])
 
     def _force(self, residual: Floats) -> Floats:
