@@ -15,6 +15,8 @@ import numpy as np
 MANY = 8_000_000  # multiplications that take longer than it takes to ask another thread
 PARTS = 2  # of a product, for each core: one that is late takes fewer
 
+_limited = contextvars.ContextVar("whether BLAS has one thread", default=False)
+
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
@@ -24,8 +26,15 @@ def one_thread() -> Iterator[None]:
     costs ten times the run where other work keeps the cores busy.
     """
     blas = _blas()
-    with contextlib.nullcontext() if blas is None else blas.limit(limits=1):
+    if blas is None:
         yield
+        return
+    outside = _limited.set(True)
+    try:
+        with blas.limit(limits=1):
+            yield
+    finally:
+        _limited.reset(outside)
 
 
 def threads_are_set() -> bool:
@@ -73,8 +82,8 @@ def _helpers() -> ThreadPoolExecutor:
 
 
 def divides(multiplications: int) -> bool:
-    """Whether so much work is worth sharing: not with other threads that have work of their own."""
-    return multiplications >= MANY and threads_are_set() and threading.current_thread() is threading.main_thread()
+    """Whether so much work is worth sharing: not with threads of BLAS, nor with others that have work of their own."""
+    return multiplications >= MANY and _limited.get() and threading.current_thread() is threading.main_thread()
 
 
 def product(A: Any, B: Any) -> Any:

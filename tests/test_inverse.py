@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from l1jax import _threads
+from l1jax._threads import one_thread
 from l1jax.engines import inverse
 from l1jax.engines.inverse import Inverse, inverted
 from l1jax.engines.working_set import exchanged
@@ -24,6 +25,11 @@ def test_it_follows_the_rows(rng, monkeypatch, small, shared):
         monkeypatch.setattr(_threads, "MANY", 1)
         monkeypatch.setattr(inverse, "ROWS", 3)
     A = matrix(rng, 40)
+    with one_thread():
+        follow(A, small, rng)
+
+
+def follow(A, small, rng):
     H, rows, waited = Inverse(A.dtype), np.empty(0, int), 0
 
     def border(new):

@@ -66,9 +66,14 @@ def test_shared_products_are_products(eager):
 
 
 def test_work_is_shared_by_the_main_thread_alone(eager):
+    def within():
+        with one_thread():
+            return _threads.divides(1)
+
     with ThreadPoolExecutor(1) as pool:
-        assert _threads.divides(1)
-        assert not pool.submit(_threads.divides, 1).result()
+        assert within()
+        assert not pool.submit(within).result()
+    assert not _threads.divides(1)
 
 
 def test_parts_cover_the_whole_under_the_caller_s_settings():

@@ -18,6 +18,7 @@ from l1jax.standard_form import StandardForm
 
 JUMP = 1.6  # how far a strength may lie below the last before others are put between them
 RETURNS = 5  # how often a strength is taken up again because of what a pass shows
+FARTHER = 1.05  # how far beyond its corner a slope is to be foreseen: it slows down as other features enter
 NEW = 128  # features taken in hand at once, at least
 WHOLE = 1024  # so many features, if they are fewer than the rows, are all in hand from the start
 LARGE = 2048  # the most features without a corner, which are all in the support
@@ -245,7 +246,7 @@ class Path:
     def _foresee(self, u: Floats, slope: Floats, last: float, goal: Kinks) -> None:
         """Take in hand what will have moved at `goal`, if slopes go on as they did."""
         ahead = u + (goal.strength - last) * slope if np.isfinite(last) else u
-        far = np.maximum(np.abs(u), np.abs(ahead)) >= 0.98 * goal.l1
+        far = np.maximum(np.abs(u), np.abs(ahead)) >= FARTHER * goal.l1
         new = np.flatnonzero((self.work.where < 0) & far)
         at = goal[new]
         pull = np.maximum(at.pulls(self.rest[new], u[new]), at.pulls(self.rest[new], ahead[new]))
