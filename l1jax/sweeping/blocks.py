@@ -16,7 +16,7 @@ from l1jax.engines import Engine
 from l1jax.engines.homotopy import KNOTS_PER_STRENGTH
 from l1jax.loop import minimise
 from l1jax.minimum import Controls, as_found
-from l1jax.penalties import L1, Factors, Terms
+from l1jax.penalties import L1, Terms, straight
 from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
@@ -164,11 +164,6 @@ def in_groups(function: Callable[[Any], Any], lanes: Any, size: int) -> Any:
 
     found = jax.lax.map(function, jax.tree.map(dealt, lanes))
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], found)
-
-
-def straight(penalty: Any) -> bool:
-    """Whether a penalty is its strength times sum base_j*|z_j|, whatever the strength."""
-    return isinstance(penalty.penalty if isinstance(penalty, Factors) else penalty, L1)
 
 
 def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:

@@ -25,14 +25,14 @@ from l1jax.grid import check_lams, check_one_strength, descending, grid_from, ha
 from l1jax.losses import Squared
 from l1jax.minimum import Controls
 from l1jax.paths import path
-from l1jax.penalties import Elementwise, with_ratio
+from l1jax.penalties import Elementwise, straight, with_ratio
 from l1jax.problem import Problem, check_problem, check_values
 from l1jax.result import Result
 from l1jax.solving import choose_engine, make_controls
 from l1jax.standard_form import StandardForm, form_with, standard_form
 from l1jax.sufficient import digits, suits
 from l1jax.sweeping.axes import Axes, check_axes, starts
-from l1jax.sweeping.blocks import WIDE, straight
+from l1jax.sweeping.blocks import WIDE
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
 from l1jax.sweeping.resampled import Products
