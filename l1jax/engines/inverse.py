@@ -174,11 +174,13 @@ def add(H: Floats, V: Floats, B: Floats) -> None:
     def change(at: slice) -> None:
         H[at, :size] += V[at] @ B
 
-    if divides(V.size * size):
+    if size <= ROWS:
+        change(slice(0, size))
+    elif divides(V.size * size):
         in_parts(change, size, ROWS)
-        return
-    for i in range(0, size, ROWS):
-        change(slice(i, min(i + ROWS, size)))
+    else:
+        for i in range(0, size, ROWS):
+            change(slice(i, min(i + ROWS, size)))
 
 
 def permute(a: Floats, to: Indices, source: Indices, size: int) -> None:
