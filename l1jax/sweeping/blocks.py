@@ -113,7 +113,6 @@ def descend_block(
         z, sweeps = descend_shared(terms_of, moments, lams.T, 0.9 * controls.tol, anew, plain)
         known = known if known is None else moments
     sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
-    z = jnp.where(sound[None, None], z, jnp.nan)
 
     def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
         return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
@@ -135,15 +134,17 @@ def descend_block(
         return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
 
     def some(G: Array, given: Any) -> Result:
-        forms, penalties, lams, sweeps, z, c, *rest = given
+        forms, penalties, lams, sweeps, sound, z, c, *rest = given
+        z = jnp.where(sound[:, None, None], z, jnp.nan)
         lanes, q = dataclasses.replace(block, forms=forms), c[:, None] - jnp.matmul(z, G, precision=HIGHEST)
         along = jax.vmap(measured, in_axes=(None, None, 0, None, 0, 0, None, None))
         done = lanes.over(along, penalties, lams, rest[0], z, q, c, rest[1])
         return lanes.over(finished, penalties, lams, done, sweeps)
 
     if isinstance(known, Moments) and known.G.ndim == 2:  # some lanes at a time, all strengths: in the cache
-        lanes = block.forms, penalties, lams, sweeps.T, z.transpose(2, 0, 1), known.c.T, known.share, yy
+        lanes = block.forms, penalties, lams, sweeps.T, sound, z.transpose(2, 0, 1), known.c.T, known.share, yy
         return in_groups(functools.partial(some, known.G), lanes, max(1, CACHED // z[..., 0].size))
+    z = jnp.where(sound[None, None], z, jnp.nan)
     if block.shared:  # a strength at a time, all lanes: products of matrices
         each: Any = functools.partial(by_moments, known) if isinstance(known, Moments) else by_rows
         done = jax.lax.map(each, (lams.T, z))
@@ -157,7 +158,8 @@ def descend_block(
 def in_groups(function: Callable[[Any], Any], lanes: Any, size: int) -> Any:
     """function(lanes) for some lanes (L, ...) at a time, so that what it makes of them stays in the cache."""
     count = jax.tree.leaves(lanes)[0].shape[0]
-    size = -(-count // -(-count // size))
+    even = (k for k in range(min(size, count), size // 2, -1) if count % k == 0)  # without padding, if near enough
+    size = next(even, -(-count // -(-count // size)))
 
     def dealt(a: Array) -> Array:
         return jnp.pad(a, ((0, -count % size), *((0, 0),) * (a.ndim - 1)), mode="edge").reshape(-1, size, *a.shape[1:])
