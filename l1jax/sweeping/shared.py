@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from l1jax._arrays import eps
 from l1jax.penalties import Terms
 from l1jax.sweeping.lanes import Moments, Point, combined, duality_gap, price, shortest
 
 BLOCK = 16  # coordinates whose moves enter the others' slopes together
 CYCLE = 4  # sweeps between looks
-CYCLES = 600  # of a lane, at most, for one strength
+CYCLES = 625  # of a lane, at most, for one strength
+OFTEN = 4  # looks for one that takes the slopes anew
+TIGHT = 1e9  # roundings: a goal below them has each look do so
 MOVES = jnp.float32  # the dtype of moves
 
 
@@ -29,7 +32,8 @@ def descend_shared(
     `slopes_of` gives q = c - G z, from wherever it has its digits.
 
     Each lane goes on to its next strength as soon as it is done with one, whatever the others do. A look, after some
-    sweeps, takes the slopes anew; between looks single precision does for what the moves since the last one change.
+    sweeps, brings the slopes up to date. Single precision does for what the moves since the last look change; every
+    few looks, or at each where the goal is near to rounding, slopes are taken anew.
     What is extrapolated, from strength to strength and from sweep to sweep, is taken back if the next look finds
     neither the objective nor the gap lower.
 
@@ -37,17 +41,20 @@ def descend_shared(
     """
     count, lanes = lams.shape
     lane, enough = jnp.arange(lanes, dtype=jnp.int32), goal * moments.yy / 2
+    single, often = moments.G.astype(MOVES), jnp.where(goal < TIGHT * eps(moments.c.dtype), 1, OFTEN)
 
     def strength(i: Array) -> Array:
         return jnp.take_along_axis(lams, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
 
     def cycle(carry: Any) -> Any:
-        (z, q, height, least), (ahead, tried), last, i, k, Z, sweeps = carry
+        (z, q, height, least), (ahead, tried), last, i, k, Z, sweeps, look = carry
         terms = terms_of(strength(i))
         moved = swept(moments.G, terms, (z, q), ahead)
         new = jnp.where(moved[-1] == -z.astype(MOVES), 0.0, z + moved[-1].astype(z.dtype))
         new = new if plain else terms.project(new)
-        slopes = slopes_of(new)
+        slopes = jax.lax.cond(
+            look % often == 0, lambda: slopes_of(new), lambda: q - jnp.matmul(single, moved[-1]).astype(q.dtype)
+        )
         rest = -(jnp.sum(moments.c * new, axis=0) + jnp.sum(slopes * new, axis=0)) / 2
         gap = duality_gap(moments, terms, (new, slopes), plain)
         # The gap has digits where the objective has no more.
@@ -67,7 +74,7 @@ def descend_shared(
         ahead = jnp.where(done[None], (t[None] * (z - last)).astype(MOVES), ahead)
         last = jnp.where(done[None], z, last)
         k, i = jnp.where(done, 0, k), i + jnp.where(done, 1, 0)
-        return (z, q, height, least), (ahead, better | done), last, i, k, Z, sweeps
+        return (z, q, height, least), (ahead, better | done), last, i, k, Z, sweeps, look + 1
 
     zero, none = jnp.zeros_like(moments.c), jnp.zeros(lanes, jnp.int32)
     Z = jnp.zeros((lanes, count, zero.shape[0]), zero.dtype)
@@ -75,8 +82,8 @@ def descend_shared(
     unknown = jnp.full_like(zero[0], jnp.inf)
     base = (zero, moments.c, unknown, unknown)  # with its objective but for the penalty, and the least gap
     guess = (zero.astype(MOVES), unknown < 0)  # whether there is one
-    carry = (base, guess, zero, none, none, Z, sweeps)
-    *_, Z, sweeps = jax.lax.while_loop(lambda carry: jnp.any(carry[3] < count), cycle, carry)
+    carry = (base, guess, zero, none, none, Z, sweeps, jnp.zeros((), jnp.int32))
+    *_, Z, sweeps, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[3] < count), cycle, carry)
     return Z.transpose(1, 2, 0), sweeps
 
 
