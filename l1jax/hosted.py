@@ -75,8 +75,8 @@ class Penalties:
         kinks: Any = self[0]
         if not (kinks.plain and 0 < kinks.strength < np.inf):
             return None
-        l1, base = np.array([at.l1 for at in self.held[1]]), kinks.l1 / kinks.strength
-        strengths = l1.max(axis=1)
+        l1, strengths = (np.array([getattr(at, part) for at in self.held[1]]) for part in ("l1", "strength"))
+        base = kinks.l1 / kinks.strength
         bent = np.abs(l1 - np.outer(strengths, base)) > 8 * eps(l1.dtype) * l1
         return None if np.any(bent) else (base, strengths)
 

@@ -234,9 +234,9 @@ def test_the_inverse_that_the_engine_holds_is_taken(nonzeros, monkeypatch):
     assert not made
     held = SquaredSet.inverse
 
-    def worn(self, l2):
+    def worn(self, kinks):
         self.H[: self.k, : self.k] *= 1.001
-        return held(self, l2)
+        return held(self, kinks)
 
     monkeypatch.setattr(SquaredSet, "inverse", worn)
     np.testing.assert_allclose(jax.jacrev(solution)(0.5), wanted, rtol=1e-7, atol=1e-9)

@@ -129,6 +129,20 @@ def test_lanes_of_one_matrix_go_by_blocks_of_features(penalty):
         np.testing.assert_allclose(found.objective[lane], alone.objective, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("features", [37, 1])
+def test_lanes_of_one_matrix_end_at_their_bounds(features):
+    """At them, and not a rounding short of them, whatever the tolerance."""
+    rng = np.random.default_rng(features)
+    X = rng.normal(size=(60, features))
+    Y = X @ rng.normal(size=(features, 20)) + rng.normal(size=(60, 20))
+    problem = Problem(X, Y[:, 0], penalty=Bounds(L1(1.0), -0.2, 0.5))
+    coef = np.asarray(sweep(problem, targets=Y, lams=np.geomspace(1, 1e-2, 8), tol=1e-6).coef)
+    for bound in (-0.2, 0.5):
+        at = np.abs(coef - bound) < 1e-12
+        assert np.any(at)
+        assert np.all(coef[at] == bound)
+
+
 @pytest.mark.parametrize("near", [128, 3])
 def test_lanes_of_many_features_walk_among_few(near, monkeypatch):
     """Where these don't suffice, lanes are solved otherwise."""

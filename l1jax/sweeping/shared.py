@@ -49,8 +49,11 @@ def descend_shared(
     def cycle(carry: Any) -> Any:
         (z, q, height, least), (ahead, tried), last, i, k, Z, sweeps, look = carry
         terms = terms_of(strength(i))
-        moved = swept(moments.G, terms, (z, q), ahead)
-        new = jnp.where(moved[-1] == -z.astype(MOVES), 0.0, z + moved[-1].astype(z.dtype))
+        moved = swept(moments.G, terms, (z, q), ahead, plain)
+        new = z + moved[-1].astype(z.dtype)
+        # A move in single precision tells that it ends there, but not where that is.
+        for kink in (0.0,) if plain else (0.0, terms.lower, terms.upper):
+            new = jnp.where(moved[-1] == (kink - z).astype(MOVES), kink, new)
         new = new if plain else terms.project(new)
         slopes = jax.lax.cond(
             look % often == 0, lambda: slopes_of(new), lambda: q - jnp.matmul(single, moved[-1]).astype(q.dtype)
@@ -87,7 +90,7 @@ def descend_shared(
     return Z.transpose(1, 2, 0), sweeps
 
 
-def swept(G: Array, terms: Terms, base: Point, ahead: Array) -> list[Array]:
+def swept(G: Array, terms: Terms, base: Point, ahead: Array, plain: bool) -> list[Array]:
     """How far from base (p, L) the point is after each of some sweeps from base + ahead, which is the first.
 
     The least of g/2 m^2 - (q - r) m + phi(z + m), for what the others' moves take from a slope, r, is
@@ -100,9 +103,6 @@ def swept(G: Array, terms: Terms, base: Point, ahead: Array) -> list[Array]:
     def dealt(a: Array) -> Array:
         return jnp.pad(a.astype(MOVES), ((0, -p % size), (0, 0))).reshape(blocks, size, a.shape[1])
 
-    def rows(a: Array) -> Array | None:
-        return None if a.shape[0] == 1 else dealt(a)
-
     diagonal, places = jnp.diagonal(G)[:, None], jnp.arange(size, dtype=jnp.int32)
     G = jnp.pad(jnp.where(jnp.eye(p, dtype=bool), 0.0, G).astype(MOVES), ((0, -p % size),) * 2)
     G = G.reshape(blocks, size, blocks, size)
@@ -112,7 +112,7 @@ def swept(G: Array, terms: Terms, base: Point, ahead: Array) -> list[Array]:
     g = diagonal + terms.l2
     pace = jnp.where(g > 0, 1 / jnp.where(g > 0, g, 1.0), 0.0)
     slope = q - terms.l2 * z
-    bounds = tuple(None if a.shape[0] == 1 else dealt(a - z) for a in (terms.lower, terms.upper))
+    bounds = (None, None) if plain else (dealt(terms.lower - z), dealt(terms.upper - z))
     fields = tuple(dealt(a) for a in (pace, slope - terms.l1, slope + terms.l1, -z))
 
     def block(moved: Array, given: Any) -> Any:

@@ -255,8 +255,6 @@ class Study:
             return None
         if axes.weights is not None:
             return Products.of(self.form) if exact and axes.targets is None else None
-        if folds is None:
-            return None
         return training_moments(self.form.design, np.asarray(folds), self.problem.weights())
 
     def _alone(self, grids: Array, lane: int) -> Result:
