@@ -83,9 +83,10 @@ def descend_block(
         return units.terms(scale)[0].full(scale.shape)
 
     def terms_of(lam: Array) -> Terms:
-        found = jax.vmap(terms, in_axes=(0, 1, 1, 0), out_axes=1)(lam, strength.T, scale.T, penalties)
-        # 0 and infinite need not be read for each coefficient.
-        return Terms(found.l1, *jnp.array([0.0, -jnp.inf, jnp.inf], found.l1.dtype)[:, None, None]) if plain else found
+        if plain:  # one number for all lanes and one for all coefficients are cheaper to read than a table
+            base = terms(jnp.ones_like(lam[0]), strength[0], scale[0], jax.tree.map(lambda a: a[0], penalties)).l1
+            return Terms(base[:, None] * lam[None], *jnp.array([0.0, -jnp.inf, jnp.inf], base.dtype)[:, None, None])
+        return jax.vmap(terms, in_axes=(0, 1, 1, 0), out_axes=1)(lam, strength.T, scale.T, penalties)
 
     def slopes_of(z: Array) -> Array:
         def lane(form: StandardForm, z: Array) -> Array:

@@ -1,7 +1,7 @@
 """Many lassos that share a Gram matrix: coordinate descent by blocks of coordinates, as products of matrices."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from l1jax._arrays import eps
 from l1jax.penalties import Terms
 from l1jax.sweeping.lanes import Moments, Point, combined, duality_gap, price, shortest
 
-BLOCK = 16  # coordinates whose moves enter the others' slopes together
+BLOCK = 20  # coordinates whose moves enter the others' slopes together
 CYCLE = 4  # sweeps between looks
 CYCLES = 625  # of a lane, at most, for one strength
 OFTEN = 4  # looks for one that takes the slopes anew
@@ -41,7 +41,8 @@ def descend_shared(
     """
     count, lanes = lams.shape
     lane, enough = jnp.arange(lanes, dtype=jnp.int32), goal * moments.yy / 2
-    single, often = moments.G.astype(MOVES), jnp.where(goal < TIGHT * eps(moments.c.dtype), 1, OFTEN)
+    table, single = Table.of(moments.G), moments.G.astype(MOVES)
+    often = jnp.where(goal < TIGHT * eps(moments.c.dtype), 1, OFTEN)
 
     def strength(i: Array) -> Array:
         return jnp.take_along_axis(lams, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
@@ -49,7 +50,7 @@ def descend_shared(
     def cycle(carry: Any) -> Any:
         (z, q, height, least), (ahead, tried), last, i, k, Z, sweeps, look = carry
         terms = terms_of(strength(i))
-        moved = swept(moments.G, terms, (z, q), ahead, plain)
+        moved = swept(table, terms, (z, q), ahead, plain)
         new = z + moved[-1].astype(z.dtype)
         # A move in single precision tells that it ends there, but not where that is.
         for kink in (0.0,) if plain else (0.0, terms.lower, terms.upper):
@@ -90,26 +91,39 @@ def descend_shared(
     return Z.transpose(1, 2, 0), sweeps
 
 
-def swept(G: Array, terms: Terms, base: Point, ahead: Array, plain: bool) -> list[Array]:
+class Table(NamedTuple):
+    """A Gram matrix (p, p), in single precision and by blocks of coordinates."""
+
+    diagonal: Array  # (p, 1), as given
+    among: Array  # (blocks, size, size), without the diagonal
+    others: Array  # (blocks, size, blocks * size), 0 among a block
+
+    @classmethod
+    def of(cls, G: Array) -> "Table":
+        p = len(G)
+        blocks = -(-p // BLOCK)
+        size = -(-p // blocks)
+        off = jnp.where(jnp.eye(p, dtype=bool), 0.0, G).astype(MOVES)
+        parts = jnp.pad(off, ((0, -p % size),) * 2).reshape(blocks, size, blocks, size)
+        i = jnp.arange(blocks)
+        same = jnp.eye(blocks, dtype=bool)[:, None, :, None]
+        return cls(jnp.diagonal(G)[:, None], parts[i, :, i], jnp.where(same, 0.0, parts).reshape(blocks, size, -1))
+
+
+def swept(table: Table, terms: Terms, base: Point, ahead: Array, plain: bool) -> list[Array]:
     """How far from base (p, L) the point is after each of some sweeps from base + ahead, which is the first.
 
     The least of g/2 m^2 - (q - r) m + phi(z + m), for what the others' moves take from a slope, r, is
     m = (q - r - l2 z -+ l1)/(g + l2), or -z between the two: single precision of each does, whatever z and q are.
     """
     (z, q), p = base, ahead.shape[0]
-    blocks = -(-p // BLOCK)
-    size = -(-p // blocks)
+    blocks, size, _ = table.among.shape
+    places = jnp.arange(size, dtype=jnp.int32)
 
     def dealt(a: Array) -> Array:
         return jnp.pad(a.astype(MOVES), ((0, -p % size), (0, 0))).reshape(blocks, size, a.shape[1])
 
-    diagonal, places = jnp.diagonal(G)[:, None], jnp.arange(size, dtype=jnp.int32)
-    G = jnp.pad(jnp.where(jnp.eye(p, dtype=bool), 0.0, G).astype(MOVES), ((0, -p % size),) * 2)
-    G = G.reshape(blocks, size, blocks, size)
-    same = jnp.eye(blocks, dtype=bool)[:, None, :, None]
-    among = jnp.sum(jnp.where(same, G, 0.0), axis=2)
-    others = jnp.where(same, 0.0, G).reshape(blocks, size, -1)
-    g = diagonal + terms.l2
+    g = table.diagonal + terms.l2
     pace = jnp.where(g > 0, 1 / jnp.where(g > 0, g, 1.0), 0.0)
     slope = q - terms.l2 * z
     bounds = (None, None) if plain else (dealt(terms.lower - z), dealt(terms.upper - z))
@@ -132,7 +146,7 @@ def swept(G: Array, terms: Terms, base: Point, ahead: Array, plain: bool) -> lis
         return jax.lax.dynamic_update_slice_in_dim(moved, own, k * size, 0), None
 
     moved = [jnp.pad(ahead, ((0, -p % size), (0, 0)))]
-    each = (jnp.arange(blocks, dtype=jnp.int32), others, among, fields, bounds)
+    each = (jnp.arange(blocks, dtype=jnp.int32), table.others, table.among, fields, bounds)
     for _ in range(CYCLE):
         moved.append(jax.lax.scan(block, moved[-1], each)[0])
     return [a[:p] for a in moved]
