@@ -145,8 +145,11 @@ def swept(table: Table, terms: Terms, base: Point, ahead: Array, plain: bool) ->
         own, _ = jax.lax.scan(step, own, (places, among, jnp.matmul(others, moved), *fields))
         return jax.lax.dynamic_update_slice_in_dim(moved, own, k * size, 0), None
 
-    moved = [jnp.pad(ahead, ((0, -p % size), (0, 0)))]
     each = (jnp.arange(blocks, dtype=jnp.int32), table.others, table.among, fields, bounds)
-    for _ in range(CYCLE):
-        moved.append(jax.lax.scan(block, moved[-1], each)[0])
-    return [a[:p] for a in moved]
+
+    def once(moved: Array, _: None) -> Any:
+        moved = jax.lax.scan(block, moved, each)[0]
+        return moved, moved
+
+    moved = jax.lax.scan(once, jnp.pad(ahead, ((0, -p % size), (0, 0))), None, length=CYCLE)[1]
+    return [ahead, *moved[:, :p]]
