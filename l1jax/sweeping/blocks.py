@@ -22,7 +22,7 @@ from l1jax.result import Result
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
 from l1jax.sufficient import digits, hidden
 from l1jax.sweeping.knots import walk_lanes
-from l1jax.sweeping.lanes import Moments, descend_lanes
+from l1jax.sweeping.lanes import Moments, descend_lanes, slopes
 from l1jax.sweeping.shared import descend_shared
 from l1jax.sweeping.wide import walk_near
 
@@ -82,17 +82,25 @@ def descend_block(
         units: Any = InUnits(penalty.with_lam(lam), strength, scale)
         return units.terms(scale)[0].full(scale.shape)
 
-    def terms_of(lam: Array) -> Terms:
-        if plain:  # one number for all lanes and one for all coefficients are cheaper to read than a table
-            base = terms(jnp.ones_like(lam[0]), strength[0], scale[0], jax.tree.map(lambda a: a[0], penalties)).l1
-            return Terms(base[:, None] * lam[None], *jnp.array([0.0, -jnp.inf, jnp.inf], base.dtype)[:, None, None])
-        return jax.vmap(terms, in_axes=(0, 1, 1, 0), out_axes=1)(lam, strength.T, scale.T, penalties)
+    whole = strength, scale, penalties
 
-    def slopes_of(z: Array) -> Array:
+    def terms_of(lam: Array, own: Any = whole) -> Terms:
+        if plain:  # one number for all lanes and one for all coefficients are cheaper to read than a table
+            base = terms(jnp.ones_like(lam[0]), *jax.tree.map(lambda a: a[0], whole)).l1
+            return Terms(base[:, None] * lam[None], *jnp.array([0.0, -jnp.inf, jnp.inf], base.dtype)[:, None, None])
+        return jax.vmap(terms, out_axes=1)(lam, *own)
+
+    def slopes_of(lanes: Block, z: Array) -> Array:
         def lane(form: StandardForm, z: Array) -> Array:
             return form.design.tdot(form.s * (form.y - form.design.dot(z)))
 
-        return block.over(lane, z.T).T
+        return lanes.over(lane, z.T).T
+
+    def terms_at(lanes: Array) -> Callable[[Array], Terms]:
+        return functools.partial(terms_of, own=jax.tree.map(lambda a: a[lanes], whole))
+
+    def slopes_at(lanes: Array) -> Callable[[Array], Array]:
+        return functools.partial(slopes_of, block.at(lanes))
 
     yy = known.yy if isinstance(known, Moments) else jnp.sum(block.forms.s * block.forms.y**2, axis=1)
     single, p, base = yy.dtype.itemsize < 8, scale.shape[1], terms_of(jnp.ones_like(yy)).l1
@@ -104,14 +112,14 @@ def descend_block(
     elif walks and p <= KNOTS_PER_STRENGTH * lams.shape[1]:
         z, sweeps = walk_lanes(base, _moments(block, yy, known), lams.T)
     elif own:
-        moments = _moments(block, yy, known)
-        z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
+        moments, anew = _moments(block, yy, known), functools.partial(slopes_of, block)
+        z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, anew if single else None)
     elif single:
-        z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of, plain)
+        moments, goal = _moments(block, yy, None), controls.tol / 2
+        z, sweeps = descend_shared(terms_at, moments, lams.T, goal, slopes_at, plain)
     else:
         moments = _moments(block, yy, known)
-        anew = functools.partial(_slopes, moments)
-        z, sweeps = descend_shared(terms_of, moments, lams.T, 0.9 * controls.tol, anew, plain)
+        z, sweeps = descend_shared(terms_at, moments, lams.T, 0.9 * controls.tol, None, plain)
         known = known if known is None else moments
     sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
 
@@ -128,7 +136,7 @@ def descend_block(
 
     def by_moments(moments: Moments, at: tuple[Array, Array]) -> Certificate:
         lam, z = at
-        q = _slopes(moments, z)
+        q = slopes(moments, z)
         return block.over(measured, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
 
     def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
@@ -187,13 +195,6 @@ def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
     else:
         G = second_moments(block.XT, forms.s[0]) if known is None else known
     return Moments(G, c.T, yy, jnp.full_like(yy, digits((block.XT.shape[-2], block.XT.shape[-1]))))
-
-
-def _slopes(moments: Moments, z: Array) -> Array:
-    """c - G z at points (p, L)."""
-    if moments.G.ndim == 2:
-        return moments.c - jnp.matmul(moments.G, z, precision=HIGHEST)
-    return moments.c - jnp.sum(moments.G * z[:, None], axis=0)
 
 
 def _has_digits(block: Block) -> Array:

@@ -1,5 +1,7 @@
 """Many lassos that share a Gram matrix: coordinate descent by blocks of coordinates, as products of matrices."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,85 +11,107 @@ from jax import Array
 
 from l1jax._arrays import eps
 from l1jax.penalties import Terms
-from l1jax.sweeping.lanes import Moments, Point, combined, duality_gap, price, shortest
+from l1jax.sweeping.lanes import Moments, Point, combined, duality_gap, price, shortest, slopes
 
 BLOCK = 20  # coordinates whose moves enter the others' slopes together
 CYCLE = 4  # sweeps between looks
 CYCLES = 625  # of a lane, at most, for one strength
 OFTEN = 4  # looks for one that takes the slopes anew
+FEWEST = 128  # lanes that are worth a program of their own
 TIGHT = 1e9  # roundings: a goal below them has each look do so
 MOVES = jnp.float32  # the dtype of moves
 
 
 def descend_shared(
-    terms_of: Callable[[Array], Terms],
+    terms_of: Callable[[Array], Callable[[Array], Terms]],
     moments: Moments,
     lams: Array,
     goal: Array,
-    slopes_of: Callable[[Array], Array],
+    slopes_of: Callable[[Array], Callable[[Array], Array]] | None,
     plain: bool,
 ) -> tuple[Array, Array]:
     """As `lanes.descend_lanes`, for G (p, p): z (m, p, L), sweeps (m, L), at strengths (m, L).
 
-    `slopes_of` gives q = c - G z, from wherever it has its digits.
+    `terms_of(lanes)` and `slopes_of(lanes)` are functions of these lanes' strengths and points; the latter gives
+    q = c - G z from wherever it has its digits, if that is not here.
 
-    Each lane goes on to its next strength as soon as it is done with one, whatever the others do. A look, after some
-    sweeps, brings the slopes up to date. Single precision does for what the moves since the last look change; every
-    few looks, or at each where the goal is near to rounding, slopes are taken anew.
+    Each lane goes on to its next strength as soon as it is done with one, whatever the others do; as soon as half of
+    the lanes are through, the others go on without them. A look, after some sweeps, brings the slopes up to date.
+    Single precision does for what the moves since the last look change; every few looks, or at each where the goal is
+    near to rounding, slopes are taken anew.
     What is extrapolated, from strength to strength and from sweep to sweep, is taken back if the next look finds
     neither the objective nor the gap lower.
 
     Source: as for `lanes.descend_lanes`.
     """
     count, lanes = lams.shape
-    lane, enough = jnp.arange(lanes, dtype=jnp.int32), goal * moments.yy / 2
     table, single = Table.of(moments.G), moments.G.astype(MOVES)
     often = jnp.where(goal < TIGHT * eps(moments.c.dtype), 1, OFTEN)
 
-    def strength(i: Array) -> Array:
-        return jnp.take_along_axis(lams, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
+    def advanced(ids: Array, state: Any, found: Any, fewest: int) -> Any:
+        """These lanes further on, and what they found, when at most `fewest` still have strengths to go."""
+        own = dataclasses.replace(moments, c=moments.c[:, ids], yy=moments.yy[ids], share=None)
+        enough, strengths = goal * own.yy / 2, lams[:, ids]
+        terms_at = terms_of(ids)
+        slopes_at = functools.partial(slopes, own) if slopes_of is None else slopes_of(ids)
 
-    def cycle(carry: Any) -> Any:
-        (z, q, height, least), (ahead, tried), last, i, k, Z, sweeps, look = carry
-        terms = terms_of(strength(i))
-        moved = swept(table, terms, (z, q), ahead, plain)
-        new = z + moved[-1].astype(z.dtype)
-        # A move in single precision tells that it ends there, but not where that is.
-        for kink in (0.0,) if plain else (0.0, terms.lower, terms.upper):
-            new = jnp.where(moved[-1] == (kink - z).astype(MOVES), kink, new)
-        new = new if plain else terms.project(new)
-        slopes = jax.lax.cond(
-            look % often == 0, lambda: slopes_of(new), lambda: q - jnp.matmul(single, moved[-1]).astype(q.dtype)
-        )
-        rest = -(jnp.sum(moments.c * new, axis=0) + jnp.sum(slopes * new, axis=0)) / 2
-        gap = duality_gap(moments, terms, (new, slopes), plain)
-        # The gap has digits where the objective has no more.
-        better = (price(terms, new) + rest < price(terms, z) + height) | (gap < least)
-        stuck = ~(better | tried)  # only rounding is left
-        z, q = jnp.where(better[None], new, z), jnp.where(better[None], slopes, q)
-        height, k = jnp.where(better, rest, height), k + 1
-        done = (i < count) & ((better & (gap <= enough)) | stuck | (k == CYCLES))
-        least = jnp.where(done, jnp.inf, jnp.minimum(least, gap))
-        place = jnp.where(done, i, count)
-        Z = Z.at[lane, place].set(z.T, mode="drop")
-        sweeps = sweeps.at[place, lane].set(CYCLE * k, mode="drop")
-        # Between two changes of the support solutions are linear in lambda.
-        apart = strength(i) - strength(i - 1)
-        t = jnp.where(apart != 0, (strength(i + 1) - strength(i)) / jnp.where(apart != 0, apart, 1.0), 0.0)
-        ahead = jnp.where(better[None], combined(shortest(moved), [a - moved[-1] for a in moved[1:]]), 0.0)
-        ahead = jnp.where(done[None], (t[None] * (z - last)).astype(MOVES), ahead)
-        last = jnp.where(done[None], z, last)
-        k, i = jnp.where(done, 0, k), i + jnp.where(done, 1, 0)
-        return (z, q, height, least), (ahead, better | done), last, i, k, Z, sweeps, look + 1
+        def strength(i: Array) -> Array:
+            return jnp.take_along_axis(strengths, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
+
+        def cycle(carry: Any) -> Any:
+            ((z, q, height, least), (ahead, tried), last, i, k), (Z, sweeps), look = carry
+            terms = terms_at(strength(i))
+            moved = swept(table, terms, (z, q), ahead, plain)
+            new = z + moved[-1].astype(z.dtype)
+            # A move in single precision tells that it ends there, but not where that is.
+            for kink in (0.0,) if plain else (0.0, terms.lower, terms.upper):
+                new = jnp.where(moved[-1] == (kink - z).astype(MOVES), kink, new)
+            new = new if plain else terms.project(new)
+            new_q = jax.lax.cond(
+                look % often == 0, lambda: slopes_at(new), lambda: q - jnp.matmul(single, moved[-1]).astype(q.dtype)
+            )
+            rest = -(jnp.sum(own.c * new, axis=0) + jnp.sum(new_q * new, axis=0)) / 2
+            gap = duality_gap(own, terms, (new, new_q), plain)
+            # The gap has digits where the objective has no more.
+            better = (price(terms, new) + rest < price(terms, z) + height) | (gap < least)
+            stuck = ~(better | tried)  # only rounding is left
+            z, q = jnp.where(better[None], new, z), jnp.where(better[None], new_q, q)
+            height, k = jnp.where(better, rest, height), k + 1
+            done = (i < count) & ((better & (gap <= enough)) | stuck | (k == CYCLES))
+            least = jnp.where(done, jnp.inf, jnp.minimum(least, gap))
+            place = jnp.where(done, i, count)
+            Z = Z.at[ids, place].set(z.T, mode="drop")
+            sweeps = sweeps.at[place, ids].set(CYCLE * k, mode="drop")
+            # Between two changes of the support solutions are linear in lambda.
+            apart = strength(i) - strength(i - 1)
+            t = jnp.where(apart != 0, (strength(i + 1) - strength(i)) / jnp.where(apart != 0, apart, 1.0), 0.0)
+            ahead = jnp.where(better[None], combined(shortest(moved), [a - moved[-1] for a in moved[1:]]), 0.0)
+            ahead = jnp.where(done[None], (t[None] * (z - last)).astype(MOVES), ahead)
+            last = jnp.where(done[None], z, last)
+            k, i = jnp.where(done, 0, k), i + jnp.where(done, 1, 0)
+            return ((z, q, height, least), (ahead, better | done), last, i, k), (Z, sweeps), look + 1
+
+        def unfinished(carry: Any) -> Array:
+            return jnp.sum(_going(carry[0]), dtype=jnp.int32) > fewest
+
+        state, found, _ = jax.lax.while_loop(unfinished, cycle, (state, found, jnp.zeros((), jnp.int32)))
+        return state, found
+
+    def _going(state: Any) -> Array:
+        return state[3] < count
 
     zero, none = jnp.zeros_like(moments.c), jnp.zeros(lanes, jnp.int32)
-    Z = jnp.zeros((lanes, count, zero.shape[0]), zero.dtype)
-    sweeps = jnp.zeros((count, lanes), jnp.int32)
     unknown = jnp.full_like(zero[0], jnp.inf)
     base = (zero, moments.c, unknown, unknown)  # with its objective but for the penalty, and the least gap
     guess = (zero.astype(MOVES), unknown < 0)  # whether there is one
-    carry = (base, guess, zero, none, none, Z, sweeps, jnp.zeros((), jnp.int32))
-    *_, Z, sweeps, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[3] < count), cycle, carry)
+    ids, state = jnp.arange(lanes, dtype=jnp.int32), (base, guess, zero, none, none)
+    found = jnp.zeros((lanes, count, len(zero)), zero.dtype), jnp.zeros((count, lanes), jnp.int32)
+    while lanes >= 2 * FEWEST:
+        lanes = -(-lanes // 2)
+        state, found = advanced(ids, state, found, lanes)
+        left = jnp.argsort(~_going(state), stable=True)[:lanes]
+        ids, state = ids[left], jax.tree.map(lambda a, left=left: a[..., left], state)
+    (Z, sweeps) = advanced(ids, state, found, 0)[1]
     return Z.transpose(1, 2, 0), sweeps
 
 
