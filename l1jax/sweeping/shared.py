@@ -17,7 +17,9 @@ BLOCK = 20  # coordinates whose moves enter the others' slopes together
 CYCLE = 4  # sweeps between looks
 CYCLES = 625  # of a lane, at most, for one strength
 OFTEN = 4  # looks for one that takes the slopes anew
-FEWEST = 128  # lanes that are worth a program of their own
+TILES = 2  # at most
+WIDTH = 128  # lanes of a tile, which are enough: what they carry is to stay in the cache
+VECTOR = 16  # numbers in single precision that a core takes at once, at most
 TIGHT = 1e9  # roundings: a goal below them has each look do so
 MOVES = jnp.float32  # the dtype of moves
 
@@ -35,20 +37,23 @@ def descend_shared(
     `terms_of(lanes)` and `slopes_of(lanes)` are functions of these lanes' strengths and points; the latter gives
     q = c - G z from wherever it has its digits, if that is not here.
 
-    Each lane goes on to its next strength as soon as it is done with one, whatever the others do; as soon as half of
-    the lanes are through, the others go on without them. A look, after some sweeps, brings the slopes up to date.
-    Single precision does for what the moves since the last look change; every few looks, or at each where the goal is
-    near to rounding, slopes are taken anew.
+    Lanes go in tiles, one after the other. Each lane goes on to its next strength as soon as it is done with one,
+    whatever the others do; those that take longest of every tile go on together, as one more tile. A look, after some
+    sweeps, brings the slopes up to date. Single precision does for what the moves since the last look change; every few
+    looks, or at each where the goal is near to rounding, slopes are taken anew.
     What is extrapolated, from strength to strength and from sweep to sweep, is taken back if the next look finds
     neither the objective nor the gap lower.
 
     Source: as for `lanes.descend_lanes`.
     """
-    count, lanes = lams.shape
+    (count, lanes), p = lams.shape, len(moments.c)
+    tiles = max(1, min(TILES, -(-lanes // WIDTH)))
+    width = -(-lanes // (tiles * VECTOR)) * VECTOR
+    late = width // tiles if tiles > 1 else 0  # lanes of a tile that are left to the one more
     table, single = Table.of(moments.G), moments.G.astype(MOVES)
     often = jnp.where(goal < TIGHT * eps(moments.c.dtype), 1, OFTEN)
 
-    def advanced(ids: Array, state: Any, found: Any, fewest: int) -> Any:
+    def advanced(ids: Array, state: Any, found: Any, fewest: Array) -> Any:
         """These lanes further on, and what they found, when at most `fewest` still have strengths to go."""
         own = dataclasses.replace(moments, c=moments.c[:, ids], yy=moments.yy[ids], share=None)
         enough, strengths = goal * own.yy / 2, lams[:, ids]
@@ -59,7 +64,7 @@ def descend_shared(
             return jnp.take_along_axis(strengths, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
 
         def cycle(carry: Any) -> Any:
-            ((z, q, height, least), (ahead, tried), last, i, k), (Z, sweeps), look = carry
+            ((z, q, height, least), (ahead, tried), before, i, k), (Z, sweeps), look = carry
             terms = terms_at(strength(i))
             moved = swept(table, terms, (z, q), ahead, plain)
             new = z + moved[-1].astype(z.dtype)
@@ -75,9 +80,11 @@ def descend_shared(
             # The gap has digits where the objective has no more.
             better = (price(terms, new) + rest < price(terms, z) + height) | (gap < least)
             stuck = ~(better | tried)  # only rounding is left
-            z, q = jnp.where(better[None], new, z), jnp.where(better[None], new_q, q)
-            height, k = jnp.where(better, rest, height), k + 1
+            k = k + 1
             done = (i < count) & ((better & (gap <= enough)) | stuck | (k == CYCLES))
+            better, done = jax.lax.optimization_barrier((better, done))  # else each of what follows finds them anew
+            z, q = jnp.where(better[None], new, z), jnp.where(better[None], new_q, q)
+            height = jnp.where(better, rest, height)
             least = jnp.where(done, jnp.inf, jnp.minimum(least, gap))
             place = jnp.where(done, i, count)
             Z = Z.at[ids, place].set(z.T, mode="drop")
@@ -86,32 +93,44 @@ def descend_shared(
             apart = strength(i) - strength(i - 1)
             t = jnp.where(apart != 0, (strength(i + 1) - strength(i)) / jnp.where(apart != 0, apart, 1.0), 0.0)
             ahead = jnp.where(better[None], combined(shortest(moved), [a - moved[-1] for a in moved[1:]]), 0.0)
-            ahead = jnp.where(done[None], (t[None] * (z - last)).astype(MOVES), ahead)
-            last = jnp.where(done[None], z, last)
+            ahead = jnp.where(done[None], (t[None] * (z - before)).astype(MOVES), ahead)
+            before = jnp.where(done[None], z, before)
             k, i = jnp.where(done, 0, k), i + jnp.where(done, 1, 0)
-            return ((z, q, height, least), (ahead, better | done), last, i, k), (Z, sweeps), look + 1
+            return ((z, q, height, least), (ahead, better | done), before, i, k), (Z, sweeps), look + 1
 
         def unfinished(carry: Any) -> Array:
-            return jnp.sum(_going(carry[0]), dtype=jnp.int32) > fewest
+            return jnp.sum(going(carry[0]), dtype=jnp.int32) > fewest
 
         state, found, _ = jax.lax.while_loop(unfinished, cycle, (state, found, jnp.zeros((), jnp.int32)))
         return state, found
 
-    def _going(state: Any) -> Array:
+    def going(state: Any) -> Array:
         return state[3] < count
 
-    zero, none = jnp.zeros_like(moments.c), jnp.zeros(lanes, jnp.int32)
-    unknown = jnp.full_like(zero[0], jnp.inf)
-    base = (zero, moments.c, unknown, unknown)  # with its objective but for the penalty, and the least gap
-    guess = (zero.astype(MOVES), unknown < 0)  # whether there is one
-    ids, state = jnp.arange(lanes, dtype=jnp.int32), (base, guess, zero, none, none)
-    found = jnp.zeros((lanes, count, len(zero)), zero.dtype), jnp.zeros((count, lanes), jnp.int32)
-    while lanes >= 2 * FEWEST:
-        lanes = -(-lanes // 2)
-        state, found = advanced(ids, state, found, lanes)
-        left = jnp.argsort(~_going(state), stable=True)[:lanes]
-        ids, state = ids[left], jax.tree.map(lambda a, left=left: a[..., left], state)
-    (Z, sweeps) = advanced(ids, state, found, 0)[1]
+    def tile(carry: Any, t: Array) -> Any:
+        left, found = carry
+        ids = t * width + jnp.arange(width, dtype=jnp.int32)
+        c, zero = moments.c[:, jnp.minimum(ids, lanes - 1)], jnp.zeros((p, width), moments.c.dtype)
+        unknown, none = jnp.full_like(zero[0], jnp.inf), jnp.zeros_like(ids)
+        base = (zero, c, unknown, unknown)  # with its objective but for the penalty, and the least gap
+        guess = (zero.astype(MOVES), unknown < 0)  # whether there is one
+        start = jnp.minimum(ids, lanes - 1), (base, guess, zero, jnp.where(ids < lanes, none, count), none)
+        if not late:
+            return (left, advanced(*start, found, none[0])[1]), None
+        ids, state = jax.tree.map(lambda a, b: jnp.where(t < tiles, a, b), start, left)
+        state, found = advanced(ids, state, found, jnp.where(t < tiles, late, 0))
+        order = jnp.argsort(~going(state), stable=True)[:late]
+
+        def put(into: Array, a: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(into, a[..., order], t * late, -1)
+
+        return (jax.tree.map(put, left, (ids, state)), found), None
+
+    none, empty = jnp.full(width, count, jnp.int32), jnp.zeros((p, width), moments.c.dtype)
+    left: Any = none, ((empty, empty, empty[0], empty[0]), (empty.astype(MOVES), none < 0), empty, none, none)
+    found = jnp.zeros((lanes, count, p), moments.c.dtype), jnp.zeros((count, lanes), jnp.int32)
+    steps = jnp.arange(tiles + 1 if late else 1, dtype=jnp.int32)
+    (_, (Z, sweeps)), _ = jax.lax.scan(tile, (left, found), steps)
     return Z.transpose(1, 2, 0), sweeps
 
 

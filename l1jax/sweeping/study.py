@@ -42,8 +42,7 @@ WIDEST = 1024  # columns of a Gram matrix that lanes share
 SHORT = 0.05  # the least strength of a short grid, over the largest
 GRAMS = 6_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
-SHARING = 256  # of a block whose lanes share a Gram matrix: what they carry is to stay in the cache
-VECTOR = 16  # numbers in single precision that a core takes at once, at most
+SHARING = 256  # of a block whose lanes share a Gram matrix: their solutions are to stay in the third cache
 MOST = 2048  # where the program itself takes them by groups
 FEWEST = 16  # lanes that share a Gram matrix, for vectors of them
 FEW = 64  # lanes, by engines that are compiled
@@ -213,10 +212,7 @@ class Study:
         # Rows that are spread over devices stay so: their products are summed over these.
         mesh = drive.mesh if len(problem.X.sharding.device_set) == 1 else None
 
-        wide = VECTOR if in_step and not own and mesh is None else 1
-
         def block(ids: np.ndarray) -> Result:
-            ids = np.pad(ids, (0, -len(ids) % wide), mode="edge")
             lanes = self._lanes(ids, strengths[ids])
             shared = (problem, self.form.design, table, self.controls)
             return lanes_solved(engine, _mode(), equalities, mesh, *shared, *lanes)
