@@ -82,7 +82,8 @@ def descend_shared(
             stuck = ~(better | tried)  # only rounding is left
             k = k + 1
             done = (i < count) & ((better & (gap <= enough)) | stuck | (k == CYCLES))
-            better, done = jax.lax.optimization_barrier((better, done))  # else each of what follows finds them anew
+            # Else each of what follows finds them anew.
+            better, done = jax.lax.optimization_barrier((better, done))  # type: ignore[no-untyped-call]
             z, q = jnp.where(better[None], new, z), jnp.where(better[None], new_q, q)
             height = jnp.where(better, rest, height)
             least = jnp.where(done, jnp.inf, jnp.minimum(least, gap))
