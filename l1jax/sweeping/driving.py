@@ -67,10 +67,7 @@ class Drive:
     def in_blocks(
         self, block: Callable[[np.ndarray], Result], lanes: int, size: int, asked: Any, *, threads: bool
     ) -> Result:
-        """block(ids) for all lanes, in blocks of one size, at most `size` if that is not given.
-
-        What a block gives beyond its ids is left out.
-        """
+        """block(ids) for all lanes, in blocks of one size, at most `size` if that is not given."""
         devices, workers = self._devices, self._workers(threads)
         if self.chunk is None:
             shares = workers if jax.process_count() == 1 else jax.process_count()  # each process has to see the same
