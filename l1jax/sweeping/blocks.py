@@ -22,7 +22,7 @@ from l1jax.result import Result
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
 from l1jax.sufficient import digits, hidden
 from l1jax.sweeping.knots import walk_lanes
-from l1jax.sweeping.lanes import Moments, descend_lanes
+from l1jax.sweeping.lanes import Moments, descend_lanes, slopes
 from l1jax.sweeping.shared import descend_shared
 from l1jax.sweeping.wide import walk_near
 
@@ -82,16 +82,25 @@ def descend_block(
         units: Any = InUnits(penalty.with_lam(lam), strength, scale)
         return units.terms(scale)[0].full(scale.shape)
 
-    def terms_of(lam: Array) -> Terms:
-        found = jax.vmap(terms, in_axes=(0, 1, 1, 0), out_axes=1)(lam, strength.T, scale.T, penalties)
-        # 0 and infinite need not be read for each coefficient.
-        return Terms(found.l1, *jnp.array([0.0, -jnp.inf, jnp.inf], found.l1.dtype)[:, None, None]) if plain else found
+    whole = strength, scale, penalties
 
-    def slopes_of(z: Array) -> Array:
+    def terms_of(lam: Array, own: Any = whole) -> Terms:
+        if plain:  # one number for all lanes and one for all coefficients are cheaper to read than a table
+            base = terms(jnp.ones_like(lam[0]), *jax.tree.map(lambda a: a[0], whole)).l1
+            return Terms(base[:, None] * lam[None], *jnp.array([0.0, -jnp.inf, jnp.inf], base.dtype)[:, None, None])
+        return jax.vmap(terms, out_axes=1)(lam, *own)
+
+    def slopes_of(lanes: Block, z: Array) -> Array:
         def lane(form: StandardForm, z: Array) -> Array:
             return form.design.tdot(form.s * (form.y - form.design.dot(z)))
 
-        return block.over(lane, z.T).T
+        return lanes.over(lane, z.T).T
+
+    def terms_at(lanes: Array) -> Callable[[Array], Terms]:
+        return functools.partial(terms_of, own=jax.tree.map(lambda a: a[lanes], whole))
+
+    def slopes_at(lanes: Array) -> Callable[[Array], Array]:
+        return functools.partial(slopes_of, block.at(lanes))
 
     yy = known.yy if isinstance(known, Moments) else jnp.sum(block.forms.s * block.forms.y**2, axis=1)
     single, p, base = yy.dtype.itemsize < 8, scale.shape[1], terms_of(jnp.ones_like(yy)).l1
@@ -103,17 +112,16 @@ def descend_block(
     elif walks and p <= KNOTS_PER_STRENGTH * lams.shape[1]:
         z, sweeps = walk_lanes(base, _moments(block, yy, known), lams.T)
     elif own:
-        moments = _moments(block, yy, known)
-        z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, slopes_of if single else None)
+        moments, anew = _moments(block, yy, known), functools.partial(slopes_of, block)
+        z, sweeps = descend_lanes(terms_of, moments, lams.T, controls.tol / 2, anew if single else None)
     elif single:
-        z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of, plain)
+        moments, goal = _moments(block, yy, None), controls.tol / 2
+        z, sweeps = descend_shared(terms_at, moments, lams.T, goal, slopes_at, plain)
     else:
         moments = _moments(block, yy, known)
-        anew = functools.partial(_slopes, moments)
-        z, sweeps = descend_shared(terms_of, moments, lams.T, 0.9 * controls.tol, anew, plain)
+        z, sweeps = descend_shared(terms_at, moments, lams.T, 0.9 * controls.tol, None, plain)
         known = known if known is None else moments
     sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
-    z = jnp.where(sound[None, None], z, jnp.nan)
 
     def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
         return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
@@ -128,22 +136,24 @@ def descend_block(
 
     def by_moments(moments: Moments, at: tuple[Array, Array]) -> Certificate:
         lam, z = at
-        q = _slopes(moments, z)
+        q = slopes(moments, z)
         return block.over(measured, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
 
     def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
         return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
 
     def some(G: Array, given: Any) -> Result:
-        forms, penalties, lams, sweeps, z, c, *rest = given
+        forms, penalties, lams, sweeps, sound, z, c, *rest = given
+        z = jnp.where(sound[:, None, None], z, jnp.nan)
         lanes, q = dataclasses.replace(block, forms=forms), c[:, None] - jnp.matmul(z, G, precision=HIGHEST)
         along = jax.vmap(measured, in_axes=(None, None, 0, None, 0, 0, None, None))
         done = lanes.over(along, penalties, lams, rest[0], z, q, c, rest[1])
         return lanes.over(finished, penalties, lams, done, sweeps)
 
     if isinstance(known, Moments) and known.G.ndim == 2:  # some lanes at a time, all strengths: in the cache
-        lanes = block.forms, penalties, lams, sweeps.T, z.transpose(2, 0, 1), known.c.T, known.share, yy
+        lanes = block.forms, penalties, lams, sweeps.T, sound, z.transpose(2, 0, 1), known.c.T, known.share, yy
         return in_groups(functools.partial(some, known.G), lanes, max(1, CACHED // z[..., 0].size))
+    z = jnp.where(sound[None, None], z, jnp.nan)
     if block.shared:  # a strength at a time, all lanes: products of matrices
         each: Any = functools.partial(by_moments, known) if isinstance(known, Moments) else by_rows
         done = jax.lax.map(each, (lams.T, z))
@@ -157,7 +167,8 @@ def descend_block(
 def in_groups(function: Callable[[Any], Any], lanes: Any, size: int) -> Any:
     """function(lanes) for some lanes (L, ...) at a time, so that what it makes of them stays in the cache."""
     count = jax.tree.leaves(lanes)[0].shape[0]
-    size = -(-count // -(-count // size))
+    even = (k for k in range(min(size, count), size // 2, -1) if count % k == 0)  # without padding, if near enough
+    size = next(even, -(-count // -(-count // size)))
 
     def dealt(a: Array) -> Array:
         return jnp.pad(a, ((0, -count % size), *((0, 0),) * (a.ndim - 1)), mode="edge").reshape(-1, size, *a.shape[1:])
@@ -179,13 +190,6 @@ def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
     else:
         G = second_moments(block.XT, forms.s[0]) if known is None else known
     return Moments(G, c.T, yy, jnp.full_like(yy, digits((block.XT.shape[-2], block.XT.shape[-1]))))
-
-
-def _slopes(moments: Moments, z: Array) -> Array:
-    """c - G z at points (p, L)."""
-    if moments.G.ndim == 2:
-        return moments.c - jnp.matmul(moments.G, z, precision=HIGHEST)
-    return moments.c - jnp.sum(moments.G * z[:, None], axis=0)
 
 
 def _has_digits(block: Block) -> Array:

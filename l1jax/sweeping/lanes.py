@@ -10,6 +10,7 @@ from jax import Array
 
 from l1jax._arrays import eps
 from l1jax._node import node
+from l1jax.design import HIGHEST
 from l1jax.penalties import Terms
 from l1jax.prox import soft_threshold
 
@@ -175,6 +176,13 @@ def price(terms: Terms, z: Array) -> Array:
 def _open(moments: Moments, terms: Terms, point: Point, goal: Array) -> Array:
     """Whether a lane's relative gap is above the goal."""
     return (duality_gap(moments, terms, point) > goal * moments.yy / 2) & (moments.yy > 0)
+
+
+def slopes(moments: Moments, z: Array) -> Array:
+    """c - G z at points (p, L)."""
+    if moments.G.ndim == 2:
+        return moments.c - jnp.matmul(moments.G, z, precision=HIGHEST)
+    return moments.c - jnp.sum(moments.G * z[:, None], axis=0)
 
 
 def duality_gap(moments: Moments, terms: Terms, point: Point, plain: bool = False) -> Array:
