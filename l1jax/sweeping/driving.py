@@ -1,7 +1,6 @@
 """Blocks of lanes, one after the other or several at once: what a sweep does on the host."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from l1jax._arrays import aligned_zeros
 from l1jax.progress import progress_bar
 from l1jax.result import Result
 from l1jax.sweeping.store import Store
@@ -96,7 +96,7 @@ class Drive:
             for field in dataclasses.fields(Result):
                 if field.name != "names":
                     part = np.asarray(getattr(found, field.name))
-                    into = whole.setdefault(field.name, _zeros((lanes, *part.shape[1:]), part.dtype))
+                    into = whole.setdefault(field.name, aligned_zeros((lanes, *part.shape[1:]), part.dtype))
                     into[k * size : (k + 1) * size] = part
 
         def work(k: int) -> None:
@@ -125,14 +125,6 @@ class Drive:
             whole = _gathered(whole, np.arange(lanes) // size % jax.process_count())
         arrays: dict[str, Any] = {name: jax.device_put(a, may_alias=True) for name, a in whole.items()}
         return Result(**arrays)
-
-
-def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Zeros at a multiple of 64 bytes, which arrays of JAX on CPUs take over without a copy."""
-    size = math.prod(shape) * dtype.itemsize
-    room = np.zeros(size + 64, np.uint8)
-    begin = -room.ctypes.data % 64
-    return room[begin : begin + size].view(dtype).reshape(shape)
 
 
 def _as_here(work: Callable[[int], None]) -> Callable[[int], None]:
