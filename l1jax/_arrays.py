@@ -1,5 +1,6 @@
 """What the modules share about arrays: floating dtypes, concreteness, plain conversions."""
 
+import math
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 LARGEST = float(np.finfo(np.float64).max)
+ALIGNED = 64  # bytes: an array that begins at a multiple of it is shared with JAX on CPUs, not copied
 ABOVE_0 = float(np.finfo(np.float64).smallest_subnormal)
 
 
@@ -52,6 +54,14 @@ def eps(dtype: DTypeLike) -> float:
 def numeric_leaf(leaf: Any) -> bool:
     """Whether a leaf of a model's tree is a floating array (traced or not), and no function, key or counter."""
     return jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jnp.inexact)
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+    """A NumPy array that JAX takes as it is."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + ALIGNED, np.uint8)
+    start = -memory.ctypes.data % ALIGNED
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def concrete(*trees: Any) -> bool:

@@ -1,11 +1,21 @@
 """How many threads work in NumPy takes."""
 
 import contextlib
+import contextvars
 import functools
+import operator
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import numpy as np
+
+MANY = 8_000_000  # multiplications that take longer than it takes to ask another thread
+PARTS = 2  # of a product, for each core: one that is late takes fewer
+
+_limited = contextvars.ContextVar("whether BLAS has one thread", default=False)
 
 
 @contextlib.contextmanager
@@ -16,8 +26,15 @@ def one_thread() -> Iterator[None]:
     costs ten times the run where other work keeps the cores busy.
     """
     blas = _blas()
-    with contextlib.nullcontext() if blas is None else blas.limit(limits=1):
+    if blas is None:
         yield
+        return
+    outside = _limited.set(True)
+    try:
+        with blas.limit(limits=1):
+            yield
+    finally:
+        _limited.reset(outside)
 
 
 def threads_are_set() -> bool:
@@ -32,11 +49,66 @@ def _blas() -> Any:
         from threadpoolctl import ThreadpoolController
     except ImportError:
         return None
+    import scipy.linalg  # noqa: F401  # so that its BLAS is there to be seen
+
     return ThreadpoolController().select(user_api="blas")
 
 
 def in_parts(task: Callable[[slice], None], count: int, size: int) -> None:
-    """task(slice) for all of range(count), `size` at a time; on every core, as NumPy's long calls run side by side."""
-    parts = [slice(i, min(i + size, count)) for i in range(0, count, size)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(task, parts))
+    """task(slice) for all of range(count), `size` at a time, on every core: NumPy's long calls run side by side.
+
+    This thread never waits for another to begin: where cores are busy it does all parts itself.
+    """
+    starts = iter(range(0, count, size))
+
+    def work() -> None:
+        for start in starts:
+            task(slice(start, min(start + size, count)))
+
+    helpers = min(os.cpu_count() or 1, -(-count // size)) - 1
+    # How NumPy treats errors is a matter of the context.
+    begun = [_helpers().submit(contextvars.copy_context().run, work) for _ in range(helpers)]
+    try:
+        work()
+    finally:
+        for helper in begun:
+            if not helper.cancel():
+                helper.result()
+
+
+@functools.cache
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count())
+
+
+def divides(multiplications: int) -> bool:
+    """Whether so much work is worth sharing: not with threads of BLAS, nor with others that have work of their own."""
+    return multiplications >= MANY and _limited.get() and threading.current_thread() is threading.main_thread()
+
+
+def product(A: Any, B: Any) -> Any:
+    """A B, some rows of A at a time."""
+    if not divides(A.size * B.shape[1]):
+        return A @ B
+    out = np.empty((len(A), B.shape[1]), A.dtype)
+
+    def part(at: slice) -> None:
+        np.matmul(A[at], B, out=out[at])
+
+    in_parts(part, len(A), -(-len(A) // (PARTS * (os.cpu_count() or 1))))
+    return out
+
+
+def square(A: Any) -> Any:
+    """A A', some columns of A at a time; NumPy sees the symmetry, and does half of the work."""
+    count = A.shape[1]
+    if not divides(A.size * len(A) // 2):
+        return A @ A.T
+    size = -(-count // (os.cpu_count() or 1))
+    sums: list[Any] = [0.0] * -(-count // size)
+
+    def part(at: slice) -> None:
+        sums[at.start // size] = A[:, at] @ A[:, at].T
+
+    in_parts(part, count, size)
+    return functools.reduce(operator.iadd, sums)

@@ -22,7 +22,7 @@ from l1jax.engines.homotopy import Homotopy, knots_are_cheap
 from l1jax.engines.kinks import Floats, Kinks
 from l1jax.losses import Squared
 from l1jax.minimum import Controls, Minimum, as_found, over_lams, saturated
-from l1jax.penalties import Elementwise, GroupLasso, Terms
+from l1jax.penalties import Elementwise, GroupLasso, Terms, straight
 from l1jax.standard_form import Only, StandardForm
 from l1jax.sufficient import Moments, few_rows, hidden, sufficient
 
@@ -36,6 +36,7 @@ class Penalties:
 
     def __init__(self, form: StandardForm, penalty: Any, lams: Array | None) -> None:
         self.form, self.penalty, self.lams = form, penalty, lams
+        self.strengths: Any = None if lams is None else np.asarray(lams)
         self.size = max(1, min(len(self), AT_ONCE // form.shape[1]))
         self.held: tuple[int, Any] = (-1, None)
         self.groups = Partition(penalty.groups.of) if isinstance(penalty, GroupLasso) else None
@@ -46,17 +47,31 @@ class Penalties:
 
     def __getitem__(self, i: int) -> Kinks | Radii:
         if self.groups is not None:
-            lam = self.penalty.lam if self.lams is None else np.asarray(self.lams)[i]
+            lam = self.penalty.lam if self.strengths is None else self.strengths[i]
             return self._radii(float(lam), self.groups)
+        if self.base is not None:
+            l1, top = self.base
+            lam = self.strengths[i]
+            return Kinks(l1 * lam, 0.0, -np.inf, np.inf, True, top * float(lam))
         block, row = divmod(i % len(self), self.size)
         if self.held[0] != block:
             lams = self.lams
             if lams is not None:
-                part = np.asarray(lams)[block * self.size : (block + 1) * self.size]
+                part = self.strengths[block * self.size : (block + 1) * self.size]
                 lams = jnp.asarray(np.pad(part, (0, self.size - len(part)), mode="edge"))
             self.held = block, self._kinks(lams)
         kinks: Kinks = self.held[1][row]
         return kinks
+
+    @functools.cached_property
+    def base(self) -> tuple[Floats, float] | None:
+        """l1 at the strength 1, and its maximum, of a penalty that is a multiple of that."""
+        if self.lams is None or not straight(self.penalty):
+            return None
+        one = jnp.ones_like(self.lams[:1])
+        l1, plain = (np.asarray(a)[0] for a in _corners(self.free, self.form, self.penalty, one))
+        sound = plain and np.all((self.strengths > 0) & (self.strengths < np.inf))
+        return (l1, float(l1.max())) if sound else None
 
     def _kinks(self, lams: Array | None) -> list[Kinks]:
         """Those at some strengths."""
@@ -70,8 +85,11 @@ class Penalties:
 
     def line(self) -> tuple[Floats, Floats] | None:
         """(base (p,), strengths (L,)) if the penalty is strength*sum base_j*|z_j| and nothing else."""
-        if self.lams is None or len(self) > self.size:
+        if self.lams is None or (self.base is None and len(self) > self.size):
             return None
+        if self.base is not None:
+            l1, top = self.base
+            return (l1 / top, self.strengths * top) if 0 < top < np.inf else None
         kinks: Any = self[0]
         if not (kinks.plain and 0 < kinks.strength < np.inf):
             return None

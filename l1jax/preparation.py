@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from l1jax._arrays import eps
+from l1jax._arrays import aligned_zeros, eps
 from l1jax._threads import in_parts, one_thread
 from l1jax.design import Design
 
 FAR = 8192  # columns, whose rows are so long that summing down a column fetches each number alone
 BLOCK = 262_144  # numbers that stay in the cache
-ALIGNED = 64  # bytes: an array that begins at a multiple of it is shared with JAX, not copied
 
 
 def prepare_design(X: Array, s: Array | None, center: bool, standardize: bool, one_scale: bool = False) -> Design:
@@ -62,7 +61,7 @@ def prepare_on_host(X: Any, s: Any, center: bool, standardize: bool, one_scale: 
     """
     X, s = np.asarray(X), None if s is None else np.asarray(s)
     n, p = X.shape
-    XT = _aligned((p, n), X.dtype)
+    XT = aligned_zeros((p, n), X.dtype)
     unit, shift, length, scale = (np.empty(p, X.dtype) for _ in range(4))
     dead = np.zeros(n, bool) if s is None else s == 0
     scaled_later = one_scale and not standardize
@@ -119,11 +118,3 @@ def _power_of_two(xp: ModuleType, x: Any) -> Any:
     """A power of two within a factor of two above |x|; 1 at 0."""
     _, exponent = xp.frexp(x)
     return xp.where(x == 0, 1.0, xp.ldexp(xp.ones_like(x), exponent))
-
-
-def _aligned(shape: tuple[int, int], dtype: Any) -> Any:
-    """An array that JAX takes as it is."""
-    size = shape[0] * shape[1] * dtype.itemsize
-    memory = np.empty(size + ALIGNED, np.uint8)
-    start = -memory.ctypes.data % ALIGNED
-    return memory[start : start + size].view(dtype).reshape(shape)

@@ -111,20 +111,25 @@ def test_a_sweep_is_a_path_at_every_place(name):
     assert seen == found.gap.size // len(LAMS)
 
 
+@pytest.mark.parametrize("lanes", [20, 150])
 @pytest.mark.parametrize("penalty", [L1(1.0), Bounds(ElasticNet(1.0, l1_ratio=0.9), lower=-0.2, upper=0.5)])
-def test_lanes_of_one_matrix_go_by_blocks_of_features(penalty):
-    """Of 37 features, three blocks that overlap; features that coincide, one that is constant, one that is pinned."""
+def test_lanes_of_one_matrix_go_by_blocks_of_features(penalty, lanes, monkeypatch):
+    """Of 37 features, blocks that don't fill; features that coincide, one that is constant, one that is pinned.
+
+    150 lanes go in two tiles that they don't fill, and one more. None is left to be solved otherwise.
+    """
+    monkeypatch.setattr(study, "path", None)
     rng = np.random.default_rng(37)
     X = rng.normal(size=(60, 37))
     X[:, 5], X[:, 6] = X[:, 4], 2.0
-    Y = X[:, :8] @ rng.normal(size=(8, 20)) + rng.normal(size=(60, 20))
+    Y = X[:, :8] @ rng.normal(size=(8, lanes)) + rng.normal(size=(60, lanes))
     Y[:, 3] = 1.0
     penalty = Factors(penalty, np.r_[np.inf, 1 + np.arange(36) % 2]) if isinstance(penalty, Bounds) else penalty
     problem = Problem(X, Y[:, 0], penalty=penalty)
-    found = sweep(problem, targets=Y, num=8, ratio=0.01, tol=1e-10)
+    found = sweep(problem, targets=Y, num=8, ratio=0.01, tol=1e-10, chunk=lanes)
     assert bool(jnp.all(found.converged))
     assert not np.any(np.asarray(found.coef[..., 6]))
-    for lane in range(20):
+    for lane in [*range(20), *range(lanes - 7, lanes)]:
         alone = path(dataclasses.replace(problem, y=Y[:, lane]), lams=found.lams[lane], tol=1e-13)
         np.testing.assert_allclose(found.objective[lane], alone.objective, rtol=1e-8, atol=1e-12)
 

@@ -1,6 +1,7 @@
 """Paths that the host drives take one BLAS thread, and give the others back."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,3 +48,51 @@ def test_paths_go_without_threadpoolctl(problem, monkeypatch):
     found = l1jax.path(problem, num=5)
     np.testing.assert_array_equal(found.coef, known.coef)
     assert jnp.all(found.converged)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """All work is shared."""
+    monkeypatch.setattr(_threads, "MANY", 1)
+
+
+def test_shared_products_are_products(eager):
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((37, 11)), rng.standard_normal((11, 3))
+    with one_thread():
+        np.testing.assert_allclose(_threads.product(A, B), A @ B, rtol=1e-13)
+        np.testing.assert_allclose(_threads.square(A), A @ A.T, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(_threads.square(A.T), A.T @ A, rtol=1e-12, atol=1e-14)
+
+
+def test_work_is_shared_by_the_main_thread_alone(eager):
+    def within():
+        with one_thread():
+            return _threads.divides(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert within()
+        assert not pool.submit(within).result()
+    assert not _threads.divides(1)
+
+
+def test_parts_cover_the_whole_under_the_caller_s_settings():
+    seen, settings = np.zeros(101, int), set()
+
+    def part(at):
+        seen[at] += 1
+        settings.add(np.geterr()["over"])
+
+    with np.errstate(over="raise"):
+        _threads.in_parts(part, 101, 7)
+    assert np.all(seen == 1)
+    assert settings == {"raise"}
+
+
+def test_an_error_in_a_part_is_the_caller_s():
+    def part(at):
+        if at.start == 49:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _threads.in_parts(part, 101, 7)

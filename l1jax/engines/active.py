@@ -18,6 +18,7 @@ from l1jax.standard_form import StandardForm
 
 JUMP = 1.6  # how far a strength may lie below the last before others are put between them
 RETURNS = 5  # how often a strength is taken up again because of what a pass shows
+FARTHER = 1.05  # how far beyond its corner a slope is to be foreseen: it slows down as other features enter
 NEW = 128  # features taken in hand at once, at least
 WHOLE = 1024  # so many features, if they are fewer than the rows, are all in hand from the start
 LARGE = 2048  # the most features without a corner, which are all in the support
@@ -186,7 +187,7 @@ class Path:
     def _solve(self, goals: list[Kinks], before: Any) -> tuple[Floats, Floats, Floats, list[float], Any]:
         """Points optimal on the working set, forces and the slopes of all features there, losses, and steps."""
         work = self.work
-        points, forces, slopes, losses, steps = [], [], [], [], []
+        points, marks, slopes, losses, steps = [], [], [], [], []
         for kinks, taken in zip(goals, before, strict=True):
             steps.append(work.settle(kinks, self._slack(kinks), self.limit - int(taken)))
             points.append(self._point())
@@ -194,13 +195,13 @@ class Path:
                 if kinks is goals[-1]:
                     work.refresh()  # what many steps leave of rounding
                 slopes.append(self._slopes())
-                forces.append(self.forces[0])  # not asked for where all features are in hand
             else:
-                forces.append(work.force())
+                marks.append(work.mark())
             losses.append(work.value() if self.enough is not None else np.nan)
-        F = np.array(forces)
-        U = np.array(slopes) if self.whole else work.slopes(F)
-        return np.array(points), F, U, losses, np.array(steps)
+        if self.whole:  # forces are not asked for where all features are in hand
+            return np.array(points), self.forces[: len(goals)], np.array(slopes), losses, np.array(steps)
+        forces = work.forces(marks)
+        return np.array(points), forces, work.slopes(forces), losses, np.array(steps)
 
     def _slopes(self) -> Floats:
         """Those of all features, where all are in hand."""
@@ -245,7 +246,7 @@ class Path:
     def _foresee(self, u: Floats, slope: Floats, last: float, goal: Kinks) -> None:
         """Take in hand what will have moved at `goal`, if slopes go on as they did."""
         ahead = u + (goal.strength - last) * slope if np.isfinite(last) else u
-        far = np.maximum(np.abs(u), np.abs(ahead)) >= 0.98 * goal.l1
+        far = np.maximum(np.abs(u), np.abs(ahead)) >= FARTHER * goal.l1
         new = np.flatnonzero((self.work.where < 0) & far)
         at = goal[new]
         pull = np.maximum(at.pulls(self.rest[new], u[new]), at.pulls(self.rest[new], ahead[new]))

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from l1jax._arrays import eps
+from l1jax.engines.inverse import longer
 from l1jax.engines.kinks import Floats, Indices
 from l1jax.engines.local import Local
 from l1jax.engines.passes import pass_over
-from l1jax.engines.working_set import STUCK, TINY, longer
+from l1jax.engines.working_set import STUCK, TINY
 
 Room = Callable[[Floats, Floats, Indices], Floats]
 
@@ -162,6 +163,12 @@ class GroupSet:
 
     def value(self) -> float:
         return self.here.value
+
+    mark = force
+
+    def forces(self, marks: list[Floats]) -> Floats:
+        """Those at several points, (c, n)."""
+        return np.array(marks)
 
     def slopes(self, forces: Floats) -> Floats:
         """One pass over the data: the slopes of all features, (c, size), at points of these forces (c, n)."""

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from l1jax._threads import product, square
+from l1jax.engines.inverse import longer, permute, wider
 from l1jax.engines.kinks import Floats, Indices, Kinks
 from l1jax.engines.local import Local
 from l1jax.engines.passes import pass_over
-from l1jax.engines.working_set import WorkingSet, longer, permute, wider
+from l1jax.engines.working_set import WorkingSet
 
 OLD = 1e-4  # what may be left of a product that H is to undo
 STRETCH = 4.0  # by how much the length of a step may be corrected
@@ -39,12 +41,11 @@ class SquaredSet(WorkingSet):
             self.G[:], self.c[:], self.u[:] = self.known.G, self.known.c, self.known.c - self.known.G @ self.w[:m]
             return
         if self.whole:
-            np.matmul(self.X, self.X.T, out=self.G)  # NumPy sees the symmetry, and does half of the work
-            self.G *= self.factor
+            np.multiply(self.factor, square(self.X), out=self.G)
         else:
             self.X = longer(self.X, m, start)
             self.X[start:m] = self._rows(ids)
-            self.G[:m, start:m] = self.factor * (self.X[:m] @ self.X[start:m].T)
+            self.G[:m, start:m] = self.factor * product(self.X[:m], self.X[start:m].T)
             self.G[start:m, :start] = self.G[:start, start:m].T
         self.c[start:m] = self.factor * (self.X[start:m] @ self.y)
         self.u[start:m] = self.c[start:m] - self.G[start:m, :m] @ self.w[:m]
@@ -72,7 +73,7 @@ class SquaredSet(WorkingSet):
 
     def inverse(self, kinks: Kinks) -> tuple[Indices, Floats] | None:
         k = self.k
-        ids, H = self.ids[:k].copy(), self.H[:k, :k].copy()
+        ids, H = self.ids[:k].copy(), self.H.change().copy()
         l2 = kinks[ids].l2
         probe = np.random.default_rng(0).standard_normal(k).astype(H.dtype)
         d: Floats = H @ probe
@@ -87,8 +88,20 @@ class SquaredSet(WorkingSet):
             self.u[:m] = self.factor * (self.X[:m] @ self._residual())
 
     def force(self) -> Floats:
-        r = self._residual()
-        return self.factor * (r if self.root is None else self.root * r)
+        return self._force(self._residual())
+
+    def mark(self) -> Any:
+        return self.ids[: self.m].copy(), self.w[: self.m].copy()
+
+    def forces(self, marks: list[Any]) -> Floats:
+        W = np.zeros((len(marks), self.m), self.w.dtype)
+        for row, (ids, w) in zip(W, marks, strict=True):
+            row[self.where[ids]] = w
+        last = int(np.flatnonzero(W.any(axis=0)).max(initial=-1)) + 1
+        return self._force(self.y - W[:, :last] @ self.X[:last])
+
+    def _force(self, residual: Floats) -> Floats:
+        return self.factor * (residual if self.root is None else self.root * residual)
 
     def slopes(self, forces: Floats) -> Floats:
         return pass_over(self.XT, forces)
@@ -135,10 +148,9 @@ class SmoothSet(WorkingSet):
         self.X[to] = self.X[source]
 
     def products(self, rows: Any, columns: Any) -> Floats:
-        if rows is columns:  # NumPy sees the symmetry, and does half of the work
-            part = self.X[rows] * np.sqrt(self.curvature)
-            return part @ part.T
-        return self.X[rows] @ (self.X[columns] * self.curvature).T
+        if rows is columns:
+            return square(self.X[rows] * np.sqrt(self.curvature))
+        return product(self.X[rows], (self.X[columns] * self.curvature).T)
 
     def best(self, new: Indices, d: Floats, promised: float, l2: float) -> Floats:
         along = self._along(new, d)

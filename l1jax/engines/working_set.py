@@ -4,13 +4,13 @@ This is NumPy, driven from the host: sizes follow the support, nothing is padded
 """
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 
 from l1jax._arrays import eps, smallest
+from l1jax.engines.inverse import Border, Inverse, inverted, longer, solved
 from l1jax.engines.kinks import Floats, Indices, Kinks
 
 Slack = Callable[[Floats, Indices], Floats]
@@ -19,22 +19,8 @@ TOGETHER = 32  # how many features may enter the support in one step
 PATIENT = 8  # steps at one strength after which they enter one at a time, from points optimal on their support
 TINY = smallest(np.float32)
 HALVINGS = 15  # of a step, twice each, until one gains something
-ROWS = 256  # of H, that are changed at a time: what is added to them stays in the cache
 FRESH = 0.5  # the share of the imbalance that may be left by a step before H is computed anew
 STUCK = 3  # steps that hardly lessen the imbalance, after which only rounding is left
-
-
-@dataclasses.dataclass(frozen=True)
-class Border:
-    """Some features beside the support: U = H B, for their block B of the second derivative, and S = C - B'H B."""
-
-    U: Floats
-    S: Floats
-    diagonal: Floats
-    """That of C, their own block."""
-
-    def __getitem__(self, ids: Any) -> "Border":
-        return Border(self.U[:, ids], self.S[np.ix_(ids, ids)], self.diagonal[ids])
 
 
 class WorkingSet(abc.ABC):
@@ -54,7 +40,7 @@ class WorkingSet(abc.ABC):
         self.where = np.full(size, -1)  # the position of each feature
         self.ids = np.empty(0, np.intp)
         self.w, self.u, self.sign = (np.empty(0, XT.dtype) for _ in range(3))
-        self.H = np.empty((0, 0), XT.dtype)
+        self.H = Inverse(XT.dtype)
         self.X = np.empty((0, XT.shape[1]), XT.dtype)  # the features in hand, by position
 
     # -- what a loss says
@@ -91,6 +77,14 @@ class WorkingSet(abc.ABC):
     def value(self) -> float:
         """The loss."""
 
+    def mark(self) -> Any:
+        """What `forces` asks of the current point."""
+        return self.force()
+
+    def forces(self, marks: list[Any]) -> Floats:
+        """`force` at several points, (c, n)."""
+        return np.array(marks)
+
     def renew(self) -> None:  # noqa: B027
         """Bring the second derivative to the current point, where it is not constant."""
 
@@ -104,8 +98,8 @@ class WorkingSet(abc.ABC):
     def predicted(self) -> Floats:
         """w'X of the features in hand."""
         last = self.m if self.w[self.k : self.m].any() else self.k
-        product: Floats = self.w[:last] @ self.X[:last]
-        return product
+        predicted: Floats = self.w[:last] @ self.X[:last]
+        return predicted
 
     # -- the set
 
@@ -128,42 +122,23 @@ class WorkingSet(abc.ABC):
 
     def leave(self, positions: Indices) -> None:
         """Take features out of the support, and out of H."""
-        k, start, H = self.k, self.k - len(positions), self.H
-        self.k = start
-        to, source = exchanged(positions, range(start, k))
-        self.rearrange(to, source)
-        permute(H, to, source, k)
-        if start:
-            B = H[:start, start:k]
-            V = solved(H[start:k, start:k], B.T)
-            for i in range(0, start, ROWS):
-                at = slice(i, min(i + ROWS, start))
-                H[at, :start] -= B[at] @ V
+        k = self.k
+        self.k = start = k - len(positions)
+        order = exchanged(positions, range(start, k))
+        self.rearrange(*order)
+        self.H.leave(*order, len(positions))
 
-    def enter(self, ids: Indices, l2: Any, border: "Border | None" = None) -> None:
+    def enter(self, ids: Indices, l2: Any, border: Border | None = None) -> None:
         """Take features in hand into the support, and into H; l2 is theirs."""
         new = self.where[ids]
-        border = border or self.border(new)
+        border = border or self.border(new, self.products(slice(0, self.k), new))
         start, self.k = self.k, self.k + len(ids)
-        k = self.k
-        self.rearrange(*exchanged(new, range(start, k)))
-        self.H = wider(self.H, k, start)
-        H, old, last = self.H, slice(0, start), slice(start, k)
-        S = border.S.copy()
-        S.flat[:: len(S) + 1] += l2 + self.ridge * border.diagonal + TINY
-        R = inverted(S)
-        V = border.U @ R
-        for i in range(0, start, ROWS):
-            at = slice(i, min(i + ROWS, start))
-            H[at, old] += V[at] @ border.U.T
-        H[old, last], H[last, old], H[last, last] = -V, -V.T, R
+        self.rearrange(*exchanged(new, range(start, self.k)))
+        self.H.enter(border, l2 + self.ridge * border.diagonal + TINY)
 
-    def border(self, new: Indices, B: Floats | None = None) -> "Border":
+    def border(self, new: Indices, B: Floats) -> Border:
         """What the second derivative says of features, at these positions, beside the support; B is its block there."""
-        B = self.products(slice(0, self.k), new) if B is None else B
-        C = self.products(new, new)
-        U = self.H[: self.k, : self.k] @ B
-        return Border(U, C - B.T @ U, np.diagonal(C))
+        return self.H.border(B, self.products(new, new))
 
     def inverse(self, kinks: Kinks) -> tuple[Indices, Floats] | None:
         """The support and the inverse of its second derivative, for a penalty; None where it is not at hand."""
@@ -173,17 +148,16 @@ class WorkingSet(abc.ABC):
         """Compute H anew, for the l2 of the support."""
         self.renew()
         k = self.k
-        A = self.products(slice(0, k), slice(0, k)).copy()
-        at = np.arange(k)
+        support, at = slice(0, k), np.arange(k)
+        A = self.products(support, support).copy()
         diagonal = A[at, at]
-        self.H = wider(self.H, k, 0)
         self.rebuilds += 1
         for ridge in (self.ridge, 1e3 * self.ridge):
             A[at, at] = diagonal * (1 + ridge) + l2 + TINY
             H = inverted(A)
             if np.all(np.isfinite(H)) and np.all(H[at, at] > 0):
                 break
-        self.H[:k, :k] = H
+        self.H.set(H)
 
     # -- the minimum over the features in hand
 
@@ -217,7 +191,7 @@ class WorkingSet(abc.ABC):
             most = 1 if late else TOGETHER
             if len(waiting) > most:
                 waiting = waiting[np.argpartition(-pull[waiting], most - 1)[:most]]
-            d: Floats = self.H[:k, :k] @ e
+            d: Floats = self.H.times(e)
             new, border, moving, moved = waiting, None, support, cast(Any, slice(0, k))
             if len(new):
                 new = new + k
@@ -240,11 +214,13 @@ class WorkingSet(abc.ABC):
             if shifted := bool(len(gone) or len(new)):
                 sign[gone] = 0
                 entered = len(new)
-                if len(gone) and entered:
-                    new, border = new[~np.isin(new, gone)], None
+                if border is not None and len(gone):
+                    stay = ~np.isin(new, gone)
+                    new, border = new[stay], border[stay]
                 new = ids[new]
                 if len(out := gone[gone < k]):
                     self.leave(out)
+                    border = border if self.H.pending else None
                 if len(new):
                     self.enter(new, kinks[new].l2, border)
                 if len(gone) or (entered and whole) or not self.k:
@@ -255,7 +231,7 @@ class WorkingSet(abc.ABC):
 
     def _with_entrants(
         self, l2: Any, new: Indices, push: Floats, d: Floats
-    ) -> tuple[Indices, "Border | None", Floats, Floats]:
+    ) -> tuple[Indices, Border | None, Floats, Floats]:
         """The step of the support (d) and of new features, all of which move inwards: others are left out."""
         B = self.products(slice(0, self.k), new)
         b = push - d @ B  # the pull that the support's step leaves
@@ -265,7 +241,7 @@ class WorkingSet(abc.ABC):
             return new[:0], None, d, push[:0]
         if not kept.all():
             l2, new, push, b, B = l2[kept], new[kept], push[kept], b[kept], B[:, kept]
-        border = self.border(new, B)
+        border: Border = self.border(new, B)
         diagonal = border.S.diagonal() + l2
         size = border.diagonal + l2 + TINY
         # A feature in the span of the support moves along a null direction, to the first kink: alone.
@@ -275,13 +251,13 @@ class WorkingSet(abc.ABC):
         left = np.arange(len(new))
         if not apart.all():
             left = apart.nonzero()[0] if apart.any() else left[np.argmax(np.abs(push)), None]
-            border, S, b = border[left], S[np.ix_(left, left)], b[left]
+            border, S, b = border[left], S[left][:, left], b[left]
         while len(left):
             dnew = solved(S, b)
             inwards = dnew * push[left] > 0
             if inwards.all():
                 return new[left], border, np.concatenate([d - border.U @ dnew, dnew]), push[left]
-            left, border, S, b = left[inwards], border[inwards], S[np.ix_(inwards, inwards)], b[inwards]
+            left, border, S, b = left[inwards], border[inwards], S[inwards][:, inwards], b[inwards]
         return new[:0], None, d, push[:0]
 
     def _move(self, here: Kinks, moved: Any, new: Indices, d: Floats, e: Floats) -> tuple[Indices, bool] | None:
@@ -333,46 +309,9 @@ class WorkingSet(abc.ABC):
         return 0.0
 
 
-def longer(a: Any, size: int, used: int) -> Any:
-    """`a`, or a longer copy, that has room for `size` rows; `used` of them are kept."""
-    if len(a) >= size:
-        return a
-    new = np.empty((max(size, 2 * len(a)), *a.shape[1:]), a.dtype)
-    new[:used] = a[:used]
-    return new
-
-
-def wider(a: Floats, size: int, used: int) -> Floats:
-    """The same for a square matrix."""
-    if len(a) >= size:
-        return a
-    new = np.empty((max(size, 2 * len(a)),) * 2, a.dtype)
-    new[:used, :used] = a[:used, :used]
-    return new
-
-
 def exchanged(positions: Indices, place: range) -> tuple[Indices, Indices]:
     """(to, source), by which what is at `positions` comes to `place`, in their order, and what was there to theirs."""
     chosen = positions.tolist()
     freed = [i for i in chosen if i not in place]
     others = set(place).difference(chosen)
     return np.array([*place, *freed], np.intp), np.array([*chosen, *others], np.intp)
-
-
-def permute(a: Floats, to: Indices, source: Indices, size: int) -> None:
-    """Bring rows and columns `source` of the leading block of `a` to the places `to`."""
-    a[to, :size] = a[source, :size]
-    a[:size, to] = a[:size, source]
-
-
-def solved(A: Floats, B: Floats) -> Floats:
-    """A^-1 B; most often A has one row, of which LAPACK's call is the cost."""
-    return B / A[0, 0] if len(A) == 1 else np.linalg.solve(A, B)
-
-
-def inverted(A: Floats) -> Floats:
-    """The inverse of a symmetric matrix."""
-    if len(A) == 1:
-        return 1 / A
-    H = np.linalg.inv(A)
-    return (H + H.T) / 2

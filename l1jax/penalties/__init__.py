@@ -7,6 +7,7 @@ from l1jax.penalties.combinators import (
     Masked as Masked,
     NonNegative as NonNegative,
     Sum as Sum,
+    straight as straight,
 )
 from l1jax.penalties.elementwise import (
     L1 as L1,

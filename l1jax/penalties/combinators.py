@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from l1jax._arrays import concrete, hyperparameter
 from l1jax._node import node
 from l1jax.penalties.base import Elementwise, Penalty, Wrapper, broadcast_leaves, set_strength
+from l1jax.penalties.elementwise import L1
 from l1jax.penalties.terms import Terms, fit
 
 
@@ -181,6 +182,11 @@ class Sum(Elementwise):
         for penalty in self.penalties[1:]:
             total = [t.plus(other) for t, other in zip(total, penalty.terms(w), strict=True)]
         return [t.scaled(fit(self.lam, leaf)) for t, leaf in zip(total, jax.tree.leaves(w), strict=True)]
+
+
+def straight(penalty: Any) -> bool:
+    """Whether a penalty is its strength times sum base_j*|w_j|, whatever the strength."""
+    return isinstance(penalty.penalty if isinstance(penalty, Factors) else penalty, L1)
 
 
 def _check_elementwise(penalty: Any, name: str) -> None:

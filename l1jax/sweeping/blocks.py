@@ -16,13 +16,13 @@ from l1jax.engines import Engine
 from l1jax.engines.homotopy import KNOTS_PER_STRENGTH
 from l1jax.loop import minimise
 from l1jax.minimum import Controls, as_found
-from l1jax.penalties import L1, Factors, Terms
+from l1jax.penalties import L1, Terms, straight
 from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
 from l1jax.sufficient import digits, hidden
 from l1jax.sweeping.knots import walk_lanes
-from l1jax.sweeping.lanes import Known, Moments, descend_lanes
+from l1jax.sweeping.lanes import Known, Moments, descend_lanes, slopes
 from l1jax.sweeping.shared import descend_shared
 from l1jax.sweeping.wide import walk_near
 
@@ -83,16 +83,29 @@ def descend_block(
         units: Any = InUnits(penalty.with_lam(lam), strength, scale)
         return units.terms(scale)[0].full(scale.shape)
 
-    def terms_of(lam: Array) -> Terms:
-        found = jax.vmap(terms, in_axes=(0, 1, 1, 0), out_axes=1)(lam, strength.T, scale.T, penalties)
-        # 0 and infinite need not be read for each coefficient.
-        return Terms(found.l1, *jnp.array([0.0, -jnp.inf, jnp.inf], found.l1.dtype)[:, None, None]) if plain else found
+    whole = strength, scale, penalties
 
-    def slopes_of(z: Array) -> Array:
+    def terms_of(lam: Array, own: Any = whole) -> Terms:
+        if not plain:
+            return jax.vmap(terms, out_axes=1)(lam, *own)
+        # One number for all lanes and one for all coefficients are cheaper to read than a table.
+        if block.shared and not isinstance(block.forms.design, Reweighted):
+            base = terms(jnp.ones_like(lam[0]), *jax.tree.map(lambda a: a[0], own)).l1[:, None] * lam[None]
+        else:
+            base = jax.vmap(terms, out_axes=1)(lam, *own).l1
+        return Terms(base, *jnp.array([0.0, -jnp.inf, jnp.inf], base.dtype)[:, None, None])
+
+    def slopes_of(lanes: Block, z: Array) -> Array:
         def lane(form: StandardForm, z: Array) -> Array:
             return form.design.tdot(form.s * (form.y - form.design.dot(z)))
 
-        return block.over(lane, z.T).T
+        return lanes.over(lane, z.T).T
+
+    def terms_at(lanes: Array) -> Callable[[Array], Terms]:
+        return functools.partial(terms_of, own=jax.tree.map(lambda a: a[lanes], whole))
+
+    def slopes_at(lanes: Array) -> Callable[[Array], Array]:
+        return functools.partial(slopes_of, block.at(lanes))
 
     given, known = (known, known.moments) if isinstance(known, Known) else (None, known)
     yy = known.yy if isinstance(known, Moments) else jnp.sum(block.forms.s * block.forms.y**2, axis=1)
@@ -107,18 +120,17 @@ def descend_block(
     elif own:
         if given is None:
             moments = _moments(block, yy, known)
-            anew = slopes_of if single else functools.partial(_slopes, moments)
+            anew = functools.partial(slopes_of, block) if single else functools.partial(slopes, moments)
             given = Known(moments, anew, (jnp.zeros_like(moments.c), moments.c))
         z, q, sweeps = descend_lanes(terms_of, given, lams.T, (0.5 if single else 0.9) * controls.tol, plain)
     elif single:
-        z, sweeps = descend_shared(terms_of, _moments(block, yy, None), lams.T, controls.tol / 2, slopes_of, plain)
+        moments, goal = _moments(block, yy, None), controls.tol / 2
+        z, sweeps = descend_shared(terms_at, moments, lams.T, goal, slopes_at, plain)
     else:
         moments = _moments(block, yy, known)
-        anew = functools.partial(_slopes, moments)
-        z, sweeps = descend_shared(terms_of, moments, lams.T, 0.9 * controls.tol, anew, plain)
+        z, sweeps = descend_shared(terms_at, moments, lams.T, 0.9 * controls.tol, None, plain)
         known = known if known is None else moments
     sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
-    z = jnp.where(sound[None, None], z, jnp.nan)
 
     def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
         return certify(form, form.units(penalty.with_lam(lam)), z, form.start[1], False)
@@ -133,22 +145,24 @@ def descend_block(
 
     def by_moments(moments: Moments, at: tuple[Array, Array, Array | None]) -> Certificate:
         lam, z, q = at
-        q = _slopes(moments, z) if q is None else q
+        q = slopes(moments, z) if q is None else q
         return block.over(measured, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
 
     def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
         return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
 
     def some(G: Array, given: Any) -> Result:
-        forms, penalties, lams, sweeps, z, c, *rest = given
+        forms, penalties, lams, sweeps, sound, z, c, *rest = given
+        z = jnp.where(sound[:, None, None], z, jnp.nan)
         lanes, q = dataclasses.replace(block, forms=forms), c[:, None] - jnp.matmul(z, G, precision=HIGHEST)
         along = jax.vmap(measured, in_axes=(None, None, 0, None, 0, 0, None, None))
         done = lanes.over(along, penalties, lams, rest[0], z, q, c, rest[1])
         return lanes.over(finished, penalties, lams, done, sweeps)
 
     if isinstance(known, Moments) and known.G.ndim == 2:  # some lanes at a time, all strengths: in the cache
-        lanes = block.forms, penalties, lams, sweeps.T, z.transpose(2, 0, 1), known.c.T, known.share, yy
+        lanes = block.forms, penalties, lams, sweeps.T, sound, z.transpose(2, 0, 1), known.c.T, known.share, yy
         return in_groups(functools.partial(some, known.G), lanes, max(1, CACHED // z[..., 0].size))
+    z = jnp.where(sound[None, None], z, jnp.nan)
     if block.shared:  # a strength at a time, all lanes: products of matrices
         each: Any = functools.partial(by_moments, known) if isinstance(known, Moments) else by_rows
         done = jax.lax.map(each, (lams.T, z, q))
@@ -179,11 +193,6 @@ def in_groups(function: Callable[[Any], Any], lanes: Any, size: int) -> Any:
     return jax.tree.map(joined, found)
 
 
-def straight(penalty: Any) -> bool:
-    """Whether a penalty is its strength times sum base_j*|z_j|, whatever the strength."""
-    return isinstance(penalty.penalty if isinstance(penalty, Factors) else penalty, L1)
-
-
 def by_knots(penalty: Any, p: int, strengths: int) -> bool:
     """Whether strengths are so many that lanes of their own matrices go from knot to knot."""
     return straight(penalty) and p <= KNOTS_PER_STRENGTH * strengths
@@ -202,13 +211,6 @@ def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
     else:
         G = second_moments(block.XT, forms.s[0]) if known is None else known
     return Moments(G, c.T, yy, jnp.full_like(yy, digits((block.XT.shape[-2], block.XT.shape[-1]))))
-
-
-def _slopes(moments: Moments, z: Array) -> Array:
-    """c - G z at points (p, L)."""
-    if moments.G.ndim == 2:
-        return moments.c - jnp.matmul(moments.G, z, precision=HIGHEST)
-    return moments.c - jnp.sum(moments.G * z[:, None], axis=0)
 
 
 def _has_digits(block: Block) -> Array:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from l1jax._arrays import aligned_zeros
 from l1jax.progress import progress_bar
 from l1jax.result import Result
 from l1jax.sweeping.store import Store
@@ -95,7 +96,7 @@ class Drive:
             for field in dataclasses.fields(Result):
                 if field.name != "names":
                     part = np.asarray(getattr(found, field.name))
-                    into = whole.setdefault(field.name, np.zeros((lanes, *part.shape[1:]), part.dtype))
+                    into = whole.setdefault(field.name, aligned_zeros((lanes, *part.shape[1:]), part.dtype))
                     into[k * size : (k + 1) * size] = part
 
         def work(k: int) -> None:
@@ -122,7 +123,7 @@ class Drive:
                         raise
         if jax.process_count() > 1:
             whole = _gathered(whole, np.arange(lanes) // size % jax.process_count())
-        arrays: dict[str, Any] = {name: jax.numpy.asarray(a) for name, a in whole.items()}
+        arrays: dict[str, Any] = {name: jax.device_put(a, may_alias=True) for name, a in whole.items()}
         return Result(**arrays)
 
 

@@ -10,6 +10,7 @@ from jax import Array
 
 from l1jax._arrays import eps
 from l1jax._node import node
+from l1jax.design import HIGHEST
 from l1jax.penalties import Terms
 
 CYCLE = 4, 1  # sweeps before and after an extrapolation, and then a look
@@ -201,6 +202,13 @@ def price(terms: Terms, z: Array) -> Array:
     """The penalty within its bounds, (L,)."""
     # Apart: one sum takes 4 % more of a sweep's time where l2 is one number, 0.
     return jnp.sum(terms.l1 * jnp.abs(z), axis=0) + jnp.sum(jnp.where(terms.l2 == 0, 0.0, terms.l2 / 2 * z**2), axis=0)
+
+
+def slopes(moments: Moments, z: Array) -> Array:
+    """c - G z at points (p, L)."""
+    if moments.G.ndim == 2:
+        return moments.c - jnp.matmul(moments.G, z, precision=HIGHEST)
+    return moments.c - jnp.sum(moments.G * z[:, None], axis=0)
 
 
 def duality_gap(moments: Moments, terms: Terms, point: Point, plain: bool = False) -> Array:

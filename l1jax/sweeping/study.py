@@ -25,14 +25,14 @@ from l1jax.grid import check_lams, check_one_strength, descending, grid_from, ha
 from l1jax.losses import Squared
 from l1jax.minimum import Controls
 from l1jax.paths import path
-from l1jax.penalties import Elementwise, with_ratio
+from l1jax.penalties import Elementwise, straight, with_ratio
 from l1jax.problem import Problem, check_problem, check_values
 from l1jax.result import Result
 from l1jax.solving import choose_engine, make_controls
 from l1jax.standard_form import StandardForm, form_with, standard_form
 from l1jax.sufficient import digits, suits
 from l1jax.sweeping.axes import Axes, check_axes, starts
-from l1jax.sweeping.blocks import WIDE, by_knots, straight
+from l1jax.sweeping.blocks import WIDE, by_knots
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.lanes import MOVES
 from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
@@ -43,7 +43,7 @@ WIDEST = 1024  # columns of a Gram matrix that lanes share
 SHORT = 0.05  # the least strength of a short grid, over the largest
 GRAMS = 6_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
-SHARING = 512  # of a block whose lanes share a Gram matrix
+SHARING = 256  # of a block whose lanes share a Gram matrix: their solutions are to stay in the third cache
 MOST = 8192  # where the program itself takes them by groups
 FEWEST = 16  # lanes that share a Gram matrix, for vectors of them
 FEW = 64  # lanes, by engines that are compiled
