@@ -34,7 +34,8 @@ def lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh 
     problem, design, _, controls, *lanes = given
     if engine is not None and by_rounds(mode, lanes[-1].shape, mesh, given):
         return _in_rounds(engine, equalities, _lanes_posed(problem, design, *lanes), controls, mesh)
-    solved = _lanes_solved if concrete(given) else _lanes_traced
+    # A program within another can't have options of its own.
+    solved = _lanes_on_cpu if jax.default_backend() == "cpu" and concrete(given) else _lanes_solved
     return solved(engine, mode, equalities, mesh, *given)
 
 
@@ -89,9 +90,8 @@ def _lanes_program(engine: Engine | None, mode: str, equalities: bool, mesh: Mes
     return _over_mesh(program, mesh, 4, given)(*given)
 
 
-# A program within another can't have options of its own.
-_lanes_traced = jax.jit(_lanes_program, static_argnums=(0, 1, 2, 3))
-_lanes_solved = jax.jit(_lanes_program, static_argnums=(0, 1, 2, 3), compiler_options=VECTORS)
+_lanes_solved = jax.jit(_lanes_program, static_argnums=(0, 1, 2, 3))
+_lanes_on_cpu = jax.jit(_lanes_program, static_argnums=(0, 1, 2, 3), compiler_options=VECTORS)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
