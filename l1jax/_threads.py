@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-MANY = 8_000_000  # multiplications that take longer than it takes to ask another thread
+MANY = 8_000_000  # multiplications, for each core that shares them: asking it takes time, too
 PARTS = 2  # of a product, for each core: one that is late takes fewer
 
 _limited = contextvars.ContextVar("whether BLAS has one thread", default=False)
@@ -81,34 +81,37 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count())
 
 
-def divides(multiplications: int) -> bool:
-    """Whether so much work is worth sharing: not with threads of BLAS, nor with others that have work of their own."""
-    return multiplications >= MANY and _limited.get() and threading.current_thread() is threading.main_thread()
+def cores(multiplications: int) -> int:
+    """How many cores so much work is worth: one beside threads of BLAS, and in threads that have others beside them."""
+    if multiplications < MANY or not _limited.get() or threading.current_thread() is not threading.main_thread():
+        return 1
+    return min(os.cpu_count() or 1, 1 + multiplications // MANY)
 
 
 def product(A: Any, B: Any) -> Any:
     """A B, some rows of A at a time."""
-    if not divides(A.size * B.shape[1]):
+    count = cores(A.size * B.shape[1])
+    if count == 1:
         return A @ B
     out = np.empty((len(A), B.shape[1]), A.dtype)
 
     def part(at: slice) -> None:
         np.matmul(A[at], B, out=out[at])
 
-    in_parts(part, len(A), -(-len(A) // (PARTS * (os.cpu_count() or 1))))
+    in_parts(part, len(A), -(-len(A) // (PARTS * count)))
     return out
 
 
 def square(A: Any) -> Any:
     """A A', some columns of A at a time; NumPy sees the symmetry, and does half of the work."""
-    count = A.shape[1]
-    if not divides(A.size * len(A) // 2):
+    count, length = cores(A.size * len(A) // 2), A.shape[1]
+    if count == 1:
         return A @ A.T
-    size = -(-count // (os.cpu_count() or 1))
-    sums: list[Any] = [0.0] * -(-count // size)
+    size = -(-length // count)
+    sums: list[Any] = [0.0] * -(-length // size)
 
     def part(at: slice) -> None:
         sums[at.start // size] = A[:, at] @ A[:, at].T
 
-    in_parts(part, count, size)
+    in_parts(part, length, size)
     return functools.reduce(operator.iadd, sums)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from l1jax._threads import divides, in_parts, product
+from l1jax._threads import cores, in_parts, product
 from l1jax.engines.kinks import Floats, Indices
 
 SMALL = 256  # rows of an inverse that stays in the cache: changes are made at once
@@ -132,7 +132,7 @@ class Inverse:
         self.k = self.size = start
 
     def _waits(self) -> bool:
-        """Whether changes are to wait."""
+        """Whether changes are to wait; there is room for them then."""
         if not self.pending and self.k >= SMALL:
             self.at, self.gone = np.arange(self.k), self.gone[:0]
             self.Y = np.empty((2 * PENDING, self.k), self.H.dtype)
@@ -176,7 +176,7 @@ def add(H: Floats, V: Floats, B: Floats) -> None:
 
     if size <= ROWS:
         change(slice(0, size))
-    elif divides(V.size * size):
+    elif cores(V.size * size) > 1:
         in_parts(change, size, ROWS)
     else:
         for i in range(0, size, ROWS):

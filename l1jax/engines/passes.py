@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from l1jax._threads import divides, in_parts
+from l1jax._threads import cores, in_parts
 from l1jax.engines.kinks import Floats
 
 AT_ONCE = 8  # points between two passes
@@ -13,7 +13,7 @@ ROWS = 64  # at least
 def pass_over(XT: Floats, forces: Floats) -> Floats:
     """X'force for each of the forces (c, n): (c, p)."""
     p, n = XT.shape
-    if not divides(forces.size * p):
+    if cores(forces.size * p) == 1:
         return forces @ XT.T
     slopes = np.empty((len(forces), p), XT.dtype)
 
