@@ -205,7 +205,7 @@ class Sight:
 
     def certified(self, z: Floats, b: Floats) -> Certificate:
         """The certificates of points (L, p), (L,)."""
-        at = jnp.asarray(z), jnp.asarray(b)
+        at = jax.device_put(z), jnp.asarray(b)
         if not self.small and not np.any(np.isnan(self.forces)):
             order = np.argpartition(-self.reach, self.size)
             ids, room = order[: self.size], 1 - self.reach[order[self.size]]

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from l1jax._arrays import aligned_zeros
 from l1jax.engines.base import Engine
 from l1jax.engines.kinks import Floats, Indices, Kinks, together
 from l1jax.engines.local import local_of
@@ -120,7 +121,7 @@ class Path:
     def run(self) -> tuple[Floats, Floats, Any]:
         """The minimisers (L, p), intercepts (L,) and steps (L,)."""
         work, count = self.work, len(self.kinks)
-        Z = np.zeros((count, work.size), self.rest.dtype)
+        Z: Floats = aligned_zeros((count, work.size), self.rest.dtype)
         steps = np.zeros(count, np.int32)
         u = self._slopes() if self.whole else work.slopes(work.force()[None])[0]
         z, slope, last = self._point(), np.zeros_like(u), np.inf
