@@ -101,7 +101,8 @@ class Timed:
     def __init__(self, record, search, target, tol, rounds):
         self.record, self.search, self.target, self.tol, self.times = record, search, target, tol, []
         seconds = search.seconds(tol)
-        self.rounds = rounds if seconds < 5 else min(rounds, 3) if seconds < 20 else 1
+        self.short = seconds < 5
+        self.rounds = rounds if self.short else min(rounds, 3) if seconds < 20 else 1
 
     def warm(self):
         """A run with each number of threads (one or all): the faster number is used, and kept with the ladder."""
@@ -116,6 +117,8 @@ class Timed:
 
     def round(self, k):
         if k < self.rounds:
+            if self.short:
+                self._run(self.threads)  # untimed: the memory of a process that waited may have been taken away
             self.run = self._run(self.threads)
             self.times.append(self.run[1])
 

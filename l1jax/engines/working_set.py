@@ -19,6 +19,7 @@ TOGETHER = 32  # how many features may enter the support in one step
 PATIENT = 8  # steps at one strength after which they enter one at a time, from points optimal on their support
 TINY = smallest(np.float32)
 HALVINGS = 15  # of a step, twice each, until one gains something
+SPARE = 256  # features in hand beyond the number of rows, for which there is room from the start
 FRESH = 0.5  # the share of the imbalance that may be left by a step before H is computed anew
 STUCK = 3  # steps that hardly lessen the imbalance, after which only rounding is left
 
@@ -41,7 +42,8 @@ class WorkingSet(abc.ABC):
         self.ids = np.empty(0, np.intp)
         self.w, self.u, self.sign = (np.empty(0, XT.dtype) for _ in range(3))
         self.H = Inverse(XT.dtype)
-        self.X = np.empty((0, XT.shape[1]), XT.dtype)  # the features in hand, by position
+        # The features in hand, by position; memory is taken as it is written.
+        self.X = np.empty((min(size, XT.shape[1] + SPARE), XT.shape[1]), XT.dtype)
 
     # -- what a loss says
 
