@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 MANY = 8_000_000  # multiplications, for each core that shares them: asking it takes time, too
+CORES = os.cpu_count() or 1
 PARTS = 2  # of a product, for each core: one that is late takes fewer
 
 _limited = contextvars.ContextVar("whether BLAS has one thread", default=False)
@@ -65,7 +66,7 @@ def in_parts(task: Callable[[slice], None], count: int, size: int) -> None:
         for start in starts:
             task(slice(start, min(start + size, count)))
 
-    helpers = min(os.cpu_count() or 1, -(-count // size)) - 1
+    helpers = min(CORES, -(-count // size)) - 1
     # How NumPy treats errors is a matter of the context.
     begun = [_helpers().submit(contextvars.copy_context().run, work) for _ in range(helpers)]
     try:
@@ -78,14 +79,14 @@ def in_parts(task: Callable[[slice], None], count: int, size: int) -> None:
 
 @functools.cache
 def _helpers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count())
+    return ThreadPoolExecutor(CORES)
 
 
 def cores(multiplications: int) -> int:
     """How many cores so much work is worth: one beside threads of BLAS, and in threads that have others beside them."""
     if multiplications < MANY or not _limited.get() or threading.current_thread() is not threading.main_thread():
         return 1
-    return min(os.cpu_count() or 1, 1 + multiplications // MANY)
+    return min(CORES, 1 + multiplications // MANY)
 
 
 def product(A: Any, B: Any) -> Any:

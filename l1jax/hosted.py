@@ -85,11 +85,11 @@ class Penalties:
 
     def line(self) -> tuple[Floats, Floats] | None:
         """(base (p,), strengths (L,)) if the penalty is strength*sum base_j*|z_j| and nothing else."""
-        if self.lams is None or (self.base is None and len(self) > self.size):
-            return None
         if self.base is not None:
             l1, top = self.base
             return (l1 / top, self.strengths * top) if 0 < top < np.inf else None
+        if self.lams is None or len(self) > self.size:
+            return None
         kinks: Any = self[0]
         if not (kinks.plain and 0 < kinks.strength < np.inf):
             return None

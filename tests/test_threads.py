@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg  # noqa: F401  # whose BLAS has threads of its own
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import l1jax
@@ -52,7 +53,8 @@ def test_paths_go_without_threadpoolctl(problem, monkeypatch):
 
 @pytest.fixture
 def eager(monkeypatch):
-    """All work is shared."""
+    """All work is shared, however many cores there are."""
+    monkeypatch.setattr(_threads, "CORES", 2)
     monkeypatch.setattr(_threads, "MANY", 1)
 
 

@@ -90,7 +90,7 @@ class Inverse:
         b, start = len(border.S), self.k
         if self._waits():
             base, W, rest = border.held or (border.U, border.U[:0], border.S)
-            gone = self.gone[len(W) : self.pending]
+            gone = self.gone[len(W) :]
             inside = gone < self.size
             lost = np.zeros((len(gone), b), self.H.dtype)
             lost[inside] = -base[gone[inside]]

@@ -22,14 +22,13 @@ from l1jax.result import Result
 from l1jax.standard_form import InUnits, StandardForm, form_with, standard_form
 from l1jax.sufficient import digits, hidden
 from l1jax.sweeping.knots import walk_lanes
-from l1jax.sweeping.lanes import Known, Moments, descend_lanes, slopes
+from l1jax.sweeping.lanes import VECTOR, Known, Moments, descend_lanes, slopes
+from l1jax.sweeping.resampled import fits, pairs, unpacked
 from l1jax.sweeping.shared import descend_shared
 from l1jax.sweeping.wide import walk_near
 
 WIDE = 256  # columns of Gram matrices of the lanes' own; beyond, each lane has some of the columns only
 CACHED = 150_000  # numbers of the lanes that are certified together
-VECTOR = 16  # of them are a whole number of these, which processors take at once
-PRODUCTS = 8_000_000  # numbers of a table of the columns' products, at most
 FAINT = {8: 1e-6, 4: 1e-3}  # by bytes of a number: a variance that other weights leave so small has lost its digits
 
 
@@ -229,10 +228,6 @@ def _about(design: Reweighted, moments: Array, s: Array, XT: Array) -> Array:
 
 def _second_moments(XT: Array, s: Array) -> Array:
     """X' diag(s) X for weights (L, n): (p, p, L). One product for all where a table of the columns' products fits."""
-    p, n = XT.shape
-    if p * (p + 1) // 2 * n > PRODUCTS:
+    if not fits(XT.shape):
         return jax.lax.map(functools.partial(second_moments, XT), s).transpose(1, 2, 0)
-    i, j = jnp.triu_indices(p)
-    packed = jnp.matmul(XT[i] * XT[j], s.T, precision=HIGHEST)
-    place = jnp.zeros((p, p), jnp.int32).at[i, j].set(jnp.arange(len(i), dtype=jnp.int32))
-    return packed[jnp.maximum(place, place.T)]
+    return unpacked(jnp.matmul(pairs(XT), s.T, precision=HIGHEST), len(XT))

@@ -18,6 +18,7 @@ LONE = 12, 8  # where each lane has one strength only, so that most would wait f
 HISTORY = 4  # the last of the former, which are extrapolated
 SWEEPS = 2500  # of a lane, for one strength: about so many at most
 MOVES = jnp.float32  # the dtype of moves
+VECTOR = 16  # of which a core takes so many at once, at most
 
 
 @node
@@ -152,15 +153,19 @@ def swept(
     weights = made(shortest(points[0]))
     at = tuple(jnp.where(cautious[None], a[-1], combined(weights, a[1:])) for a in points)
     moved, _ = jax.lax.fori_loop(0, after, lambda _, at: sweep(at), at)
+    return landed(z, moved, terms, plain)
+
+
+def landed(z: Array, moved: Array, terms: Terms, plain: bool) -> Array:
+    """z + moved; a move in single precision tells that it ends at a kink or a bound, but not where that is."""
     new = z + moved.astype(z.dtype)
-    # A move in single precision tells that it ends there, but not where that is.
     for kink in (0.0,) if plain else (0.0, terms.lower, terms.upper):
         new = jnp.where(moved == (kink - z).astype(MOVES), kink, new)
     return new if plain else terms.project(new)
 
 
 def made(value: Any) -> Any:
-    """The same, once: XLA would compute what a lane has one of again for each of its coefficients."""
+    """The same, once: XLA would compute what a lane has one of again for each of its coefficients, and each use."""
     return jax.lax.optimization_barrier(value)  # type: ignore[no-untyped-call]
 
 

@@ -39,14 +39,13 @@ class Products:
     def of(cls, form: StandardForm, penalty: Any, dtype: DTypeLike) -> "Products | None":
         """None where they are too many."""
         n, p = form.shape
-        return _products(form, penalty, np.dtype(dtype)) if p * (p + 1) // 2 * n <= MOST else None
+        return _products(form, penalty, np.dtype(dtype)) if fits((p, n)) else None
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _products(form: StandardForm, penalty: Any, dtype: Any) -> Products:
     XT, y = form.design.XT, jnp.where(form.s > 0, form.y, 0.0)
     rows = jnp.concatenate([XT, jnp.ones_like(y)[None], y[None]])
-    i, j = np.triu_indices(len(XT))
     z, terms = form.start[0], form.units(penalty).terms(form.start[0])[0].full(form.start[0].shape)
     G, q = form.design.gram(form.s), form.design.tdot(form.s * form.y)
     for _ in range(ROUNDS):
@@ -55,7 +54,7 @@ def _products(form: StandardForm, penalty: Any, dtype: Any) -> Products:
     start = jnp.where(jnp.all(jnp.isfinite(z)), z, 0.0)
     left = y - jnp.matmul(start, XT, precision=HIGHEST)
     sides = jnp.stack([rows, rows * y[None], rows**2, rows * left[None]])
-    return Products(sides, (XT[i] * XT[j]).astype(dtype), start)
+    return Products(sides, pairs(XT).astype(dtype), start)
 
 
 def resampled(form: StandardForm, products: Products, weights: Array) -> tuple[Block, Known]:
@@ -87,12 +86,30 @@ def resampled(form: StandardForm, products: Products, weights: Array) -> tuple[B
     return Block(jax.vmap(bare)(posed), XT, shared=True), Known(moments, slopes_of, start)
 
 
-def _second_moments(pairs: Array, weights: Array, total: Array, shift: Array, per: Array) -> Array:
+def _second_moments(table: Array, weights: Array, total: Array, shift: Array, per: Array) -> Array:
     """Those of `(column - shift) * per` for their means: (p, p, L)."""
-    weights, total, shift, per = (a.astype(pairs.dtype) for a in (weights, total, shift, per))
+    weights, total, shift, per = (a.astype(table.dtype) for a in (weights, total, shift, per))
     i, j = np.triu_indices(len(shift))
-    place = np.zeros((len(shift), len(shift)), int)
-    place[i, j] = place[j, i] = np.arange(len(i))
-    means = jnp.matmul(pairs, weights.T, precision=HIGHEST) / total[None]
+    means = jnp.matmul(table, weights.T, precision=HIGHEST) / total[None]
     packed = (means - shift[i] * shift[j]) * (per[i] * per[j])
-    return packed[place]
+    return unpacked(packed, len(shift))
+
+
+def fits(shape: tuple[int, ...]) -> bool:
+    """Whether a table of `pairs` of XT (p, n) is not too large."""
+    p, n = shape
+    return p * (p + 1) // 2 * n <= MOST
+
+
+def pairs(XT: Array) -> Array:
+    """The products of the columns, two by two, in the order of `triu_indices`: (k, n)."""
+    i, j = np.triu_indices(len(XT))
+    return XT[i] * XT[j]
+
+
+def unpacked(upper: Array, p: int) -> Array:
+    """Symmetric matrices (p, p, L) from what `triu_indices` takes of them, (k, L)."""
+    i, j = np.triu_indices(p)
+    place = np.zeros((p, p), np.int32)
+    place[i, j] = place[j, i] = np.arange(len(i))
+    return upper[place]

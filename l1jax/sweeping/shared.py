@@ -11,7 +11,19 @@ from jax import Array
 
 from l1jax._arrays import eps
 from l1jax.penalties import Terms
-from l1jax.sweeping.lanes import Moments, Point, combined, duality_gap, price, shortest, slopes
+from l1jax.sweeping.lanes import (
+    MOVES,
+    VECTOR,
+    Moments,
+    Point,
+    combined,
+    duality_gap,
+    landed,
+    made,
+    price,
+    shortest,
+    slopes,
+)
 
 BLOCK = 20  # coordinates whose moves enter the others' slopes together
 CYCLE = 4  # sweeps between looks
@@ -19,9 +31,7 @@ CYCLES = 625  # of a lane, at most, for one strength
 OFTEN = 4  # looks for one that takes the slopes anew
 TILES = 2  # at most
 WIDTH = 128  # lanes of a tile, which are enough: what they carry is to stay in the cache
-VECTOR = 16  # numbers in single precision that a core takes at once, at most
 TIGHT = 1e9  # roundings: a goal below them has each look do so
-MOVES = jnp.float32  # the dtype of moves
 
 
 def descend_shared(
@@ -67,11 +77,7 @@ def descend_shared(
             ((z, q, height, least), (ahead, tried), before, i, k), (Z, sweeps), look = carry
             terms = terms_at(strength(i))
             moved = swept(table, terms, (z, q), ahead, plain)
-            new = z + moved[-1].astype(z.dtype)
-            # A move in single precision tells that it ends there, but not where that is.
-            for kink in (0.0,) if plain else (0.0, terms.lower, terms.upper):
-                new = jnp.where(moved[-1] == (kink - z).astype(MOVES), kink, new)
-            new = new if plain else terms.project(new)
+            new = landed(z, moved[-1], terms, plain)
             new_q = jax.lax.cond(
                 look % often == 0, lambda: slopes_at(new), lambda: q - jnp.matmul(single, moved[-1]).astype(q.dtype)
             )
@@ -82,8 +88,7 @@ def descend_shared(
             stuck = ~(better | tried)  # only rounding is left
             k = k + 1
             done = (i < count) & ((better & (gap <= enough)) | stuck | (k == CYCLES))
-            # Else each of what follows finds them anew.
-            better, done = jax.lax.optimization_barrier((better, done))  # type: ignore[no-untyped-call]
+            better, done = made((better, done))
             z, q = jnp.where(better[None], new, z), jnp.where(better[None], new_q, q)
             height = jnp.where(better, rest, height)
             least = jnp.where(done, jnp.inf, jnp.minimum(least, gap))
