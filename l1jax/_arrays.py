@@ -110,3 +110,14 @@ def largest(dtype: DTypeLike) -> float:
 def smallest(dtype: DTypeLike) -> float:
     """The smallest positive number of `dtype` that has all its digits."""
     return float(jnp.finfo(dtype).tiny)  # type: ignore[no-untyped-call]
+
+
+def cast(tree: Any, dtype: DTypeLike) -> Any:
+    """The same numbers in a dtype, where they are floating."""
+
+    return jax.tree.map(lambda a: as_dtype(a, dtype) if numeric_leaf(a) else a, tree)
+
+
+def rounded(z: Any, scale: Any, dtype: DTypeLike) -> Any:
+    """z where z/scale are numbers of a dtype."""
+    return z if z.dtype == dtype else (z / scale).astype(dtype).astype(z.dtype) * scale

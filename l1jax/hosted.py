@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
-from l1jax._arrays import eps
+from l1jax._arrays import eps, rounded
 from l1jax._threads import one_thread
 from l1jax.certificate import Certificate, certify, certify_by_moments, downhill, size
 from l1jax.engines import ActiveSet
@@ -133,8 +134,12 @@ def driven(
     controls: Controls,
     known: Moments | None = None,
     derived: bool = False,
+    dtype: DTypeLike | None = None,
 ) -> Minimum:
-    """The same by the form's rows, or by their moments where these are known: gaps pay for what moments lack."""
+    """The same by the form's rows, or by their moments where these are known: gaps pay for what moments lack.
+
+    Coefficients are rounded to `dtype`, if one is given, before they are certified.
+    """
     penalty, lams, count = penalties.penalty, penalties.lams, len(penalties)
     tol, limit = float(controls.tol), min(int(controls.max_steps), engine.steps)
     z, b = (np.asarray(a) for a in start)
@@ -163,6 +168,7 @@ def driven(
         z, b = (np.broadcast_to(a, (count, *a.shape[1:])) for a in (z, b))
         steps = np.zeros(count, np.int32)
     for attempt in range(ATTEMPTS):
+        z = z if dtype is None else rounded(z, np.asarray(form.scale), dtype)
         done = sight.certified(z, b)
         reached = (steps > 0) | (controls.stop is None)
         again = np.flatnonzero((np.asarray(done.measure) > tol) & (steps < limit) & reached)

@@ -200,19 +200,63 @@ def test_folds_come_from_moments_where_these_have_their_digits(monkeypatch):
     assert len(seen) == 1
 
 
-def test_folds_in_single_precision_are_solved_in_double(monkeypatch):
-    """From the same moments; their certificates are those of the rounded points."""
-    seen = []
-    monkeypatch.setattr(study, "path", lambda *given, **more: seen.append(1) or path(*given, **more))
-    double, axes = CASES["folds by moments"]
-    single = jax.tree.map(lambda a: jnp.asarray(a, np.float32), double)
-    found = sweep(single, lams=LAMS, **axes)
-    assert found.coef.dtype == found.gap.dtype == np.float32
+def in_dtype(tree, dtype):
+    return jax.tree.map(lambda a: np.asarray(a, dtype), tree)
+
+
+@pytest.mark.parametrize("name", ["targets in step", "every axis", "folds in time", "folds by moments", "weights"])
+def test_single_precision_is_solved_in_double(name, monkeypatch):
+    """No lane is left to `path`; certificates are those of the rounded points."""
+    monkeypatch.setattr(study, "path", None)
+    double, axes = CASES[name]
+    single = in_dtype(double, np.float32)
+    numbers = ("targets", "weights", "l1_ratios")
+    axes = {key: np.asarray(a, np.float32).astype(float) if key in numbers else a for key, a in axes.items()}
+    with jax.enable_x64(False):
+        found = sweep(Problem(**vars(single)), lams=LAMS, **axes)
+    assert {a.dtype for a in jax.tree.leaves(found) if a.dtype.kind == "f"} == {np.dtype(np.float32)}
     assert bool(jnp.all(found.converged))
-    assert not seen
-    exact = sweep(jax.tree.map(lambda a: jnp.asarray(a, np.float64), single), lams=LAMS, tol=1e-12, **axes)
-    np.testing.assert_allclose(found.coef, exact.coef, atol=2e-5 * float(jnp.max(jnp.abs(exact.coef))))
-    assert np.all(np.asarray(found.objective) >= np.asarray(exact.objective) * (1 - 1e-6))
+    found = in_dtype(found, np.float64)
+    for at, posed in places(axes):
+        for i, lam in enumerate(found.lams[at]):
+            here = posed(in_dtype(single, np.float64))
+            here = dataclasses.replace(here, penalty=here.penalty.with_lam(lam))
+            gap = l1jax.duality_gap(here, found.coef[at][i], found.intercept[at][i])
+            np.testing.assert_allclose(found.gap[at][i], gap, rtol=1e-3, atol=1e-11)
+
+
+@pytest.mark.parametrize("penalty", [L1(1.0), ElasticNet(1.0, l1_ratio=0.9), Bounds(L1(1.0), lower=-0.1)])
+def test_problems_in_single_precision_are_solved_in_double(penalty, monkeypatch):
+    """They are made with JAX set as it was, and start at zeros."""
+    monkeypatch.setattr(study, "path", None)
+
+    def draw(key):
+        X = jax.random.normal(key, (30, 5))
+        assert X.dtype == np.float32
+        return Problem(X, X[:, 0] + 0.1 * X[:, 1] ** 2 + 3, penalty=penalty)
+
+    with jax.enable_x64(False):
+        keys = jax.random.split(jax.random.key(0), 40)
+        found = sweep(draw, over=keys, num=10, tol=3e-6)
+        drawn = [draw(key) for key in keys]
+    assert found.coef.dtype == found.lams.dtype == np.float32
+    assert bool(jnp.all(found.converged))
+    assert not np.any(found.coef[:, 0])
+    for lane, problem in enumerate(drawn):
+        exact = path(
+            Problem(**vars(in_dtype(problem, np.float64))), lams=in_dtype(found.lams[lane], np.float64), tol=1e-12
+        )
+        np.testing.assert_allclose(found.objective[lane], exact.objective, rtol=5e-6)
+        np.testing.assert_allclose(found.coef[lane], exact.coef, atol=5e-3)
+
+
+def test_targets_in_single_precision_start_at_zeros():
+    problem, axes = CASES["targets in step"]
+    with jax.enable_x64(False):
+        found = sweep(Problem(**vars(in_dtype(problem, np.float32))), num=5, **axes)
+    assert bool(jnp.all(found.converged))
+    assert not np.any(found.coef[:, 0])
+    assert np.all(np.any(found.coef[:, 1], axis=1))
 
 
 def test_lanes_of_weights_come_from_moments_where_these_have_their_digits(monkeypatch):
@@ -343,7 +387,7 @@ def test_a_sweep_goes_on_from_what_is_on_disk(tmp_path, monkeypatch):
     calls = []
     from l1jax.sweeping import study
 
-    original = study.lanes_solved
+    original = study.lanes_in_step
 
     def counted(*args):
         calls.append(1)
@@ -351,7 +395,7 @@ def test_a_sweep_goes_on_from_what_is_on_disk(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(study, "lanes_solved", counted)
+    monkeypatch.setattr(study, "lanes_in_step", counted)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         sweep(problem, store=tmp_path, **ask)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from l1jax._arrays import eps, rounded
 from l1jax.block import Block, bare
 from l1jax.certificate import Certificate, certify, certify_by_moments
 from l1jax.design import HIGHEST, Design, Reweighted, reweighted, second_moments
@@ -29,7 +30,8 @@ from l1jax.sweeping.wide import walk_near
 
 WIDE = 256  # columns of Gram matrices of the lanes' own; beyond, each lane has some of the columns only
 CACHED = 150_000  # numbers of the lanes that are certified together
-FAINT = {8: 1e-6, 4: 1e-3}  # by bytes of a number: a variance that other weights leave so small has lost its digits
+FAINT = 1e-6  # a variance that other weights leave so small has lost its digits
+STILL = 64  # roundings by which strengths may be below the largest, in the dtype of the data
 
 
 def block_of(problem: Problem, design: Design, count: int, weights: Array | None, targets: Array | None) -> Block:
@@ -66,9 +68,11 @@ def solve_block(
 
 
 def descend_block(
-    block: Block, known: Known | Moments | Array | None, penalties: Any, lams: Array, controls: Controls
+    block: Block, known: Known | Moments | Array | None, penalties: Any, lams: Array, controls: Controls, dtype: Any
 ) -> Result:
     """The same for the squared loss, in step: knot by knot or by coordinate descent; NaN where Gram matrices can't say.
+
+    All is in double precision; answers are rounded to `dtype`, that of the data, before they are certified.
 
     known: X'SX of the shared matrix under each lane's weights, (L, p, p); or, with digits for certificates as well,
     that of all lanes, (p, p), or all that a descent asks.
@@ -94,41 +98,36 @@ def descend_block(
             base = jax.vmap(terms, out_axes=1)(lam, *own).l1
         return Terms(base, *jnp.array([0.0, -jnp.inf, jnp.inf], base.dtype)[:, None, None])
 
-    def slopes_of(lanes: Block, z: Array) -> Array:
-        def lane(form: StandardForm, z: Array) -> Array:
-            return form.design.tdot(form.s * (form.y - form.design.dot(z)))
-
-        return lanes.over(lane, z.T).T
-
     def terms_at(lanes: Array) -> Callable[[Array], Terms]:
         return functools.partial(terms_of, own=jax.tree.map(lambda a: a[lanes], whole))
 
-    def slopes_at(lanes: Array) -> Callable[[Array], Array]:
-        return functools.partial(slopes_of, block.at(lanes))
-
     given, known = (known, known.moments) if isinstance(known, Known) else (None, known)
     yy = known.yy if isinstance(known, Moments) else jnp.sum(block.forms.s * block.forms.y**2, axis=1)
-    single, p, base = yy.dtype.itemsize < 8, scale.shape[1], terms_of(jnp.ones_like(yy)).l1
+    p, base = scale.shape[1], terms_of(jnp.ones_like(yy)).l1
     low, high = terms_of(lams[:, -1]).domain()
     free = jnp.any((low == 0) | (high == 0), axis=0)  # what is free has to be fitted first
-    walks, q = straight(penalties) and own and not single, None
+    exact = dtype == yy.dtype
+    goals = lams if exact else _lifted(block, known, base, lams, dtype)
+    tol = (0.9 if exact else 0.7) * controls.tol  # the rest is for rounding
+    walks, q = straight(penalties) and own, None
     if walks and p > WIDE:
-        z, sweeps = walk_near(block, base.T, yy, lams)
+        z, sweeps = walk_near(block, base.T, yy, goals)
     elif walks and by_knots(penalties, p, lams.shape[1]):
-        z, sweeps = walk_lanes(base, _moments(block, yy, known), lams.T)
+        z, sweeps = walk_lanes(base, _moments(block, yy, known), goals.T)
     elif own:
         if given is None:
             moments = _moments(block, yy, known)
-            anew = functools.partial(slopes_of, block) if single else functools.partial(slopes, moments)
-            given = Known(moments, anew, (jnp.zeros_like(moments.c), moments.c))
-        z, q, sweeps = descend_lanes(terms_of, given, lams.T, (0.5 if single else 0.9) * controls.tol, plain)
-    elif single:
-        moments, goal = _moments(block, yy, None), controls.tol / 2
-        z, sweeps = descend_shared(terms_at, moments, lams.T, goal, slopes_at, plain)
+            given = Known(moments, functools.partial(slopes, moments), (jnp.zeros_like(moments.c), moments.c))
+        moments = given.moments
+        z, q, sweeps = descend_lanes(terms_of, given, goals.T, tol, plain)
     else:
         moments = _moments(block, yy, known)
-        z, sweeps = descend_shared(terms_at, moments, lams.T, 0.9 * controls.tol, None, plain)
+        z, sweeps = descend_shared(terms_at, moments, goals.T, tol, plain)
         known = known if known is None else moments
+    if not exact:
+        z, exact_z = rounded(z, scale.T[None], dtype), z
+        if q is not None:
+            q = jax.lax.map(functools.partial(_moved, moments.G), (q, z - exact_z))
     sound = ~free if isinstance(known, Moments) else _has_digits(block) & ~free
 
     def certified(form: StandardForm, penalty: Any, lam: Array, z: Array) -> Certificate:
@@ -192,6 +191,20 @@ def in_groups(function: Callable[[Any], Any], lanes: Any, size: int) -> Any:
     return jax.tree.map(joined, found)
 
 
+def _lifted(block: Block, known: Moments | Array | None, base: Array, lams: Array, dtype: Any) -> Array:
+    """Strengths (L, m), brought to where the first coefficient moves if only rounding to a dtype is between."""
+    c = known.c if isinstance(known, Moments) else block.over(_slopes).T
+    first = jnp.max(jnp.abs(c) / base, axis=0)[:, None] * (1 + 8 * eps(c.dtype))
+    near = (lams < first) & (lams > first * (1 - STILL * eps(dtype)))
+    return jnp.where(near, first, lams)
+
+
+def _moved(G: Array, at: tuple[Array, Array]) -> Array:
+    """The slopes (p, L) after small moves, by lanes' matrices that may be in single precision."""
+    q, moves = at
+    return q - jnp.sum(G * moves[:, None].astype(G.dtype), axis=0).astype(q.dtype)
+
+
 def by_knots(penalty: Any, p: int, strengths: int) -> bool:
     """Whether strengths are so many that lanes of their own matrices go from knot to knot."""
     return straight(penalty) and p <= KNOTS_PER_STRENGTH * strengths
@@ -201,7 +214,7 @@ def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
     if isinstance(known, Moments):
         return known
     forms, design = block.forms, block.forms.design
-    c = block.over(lambda form: form.design.tdot(form.s * form.y))
+    c = block.over(_slopes)
     if not block.shared:
         G = block.over(lambda form: form.design.gram(form.s)).transpose(1, 2, 0)
     elif isinstance(design, Reweighted):
@@ -212,13 +225,17 @@ def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
     return Moments(G, c.T, yy, jnp.full_like(yy, digits((block.XT.shape[-2], block.XT.shape[-1]))))
 
 
+def _slopes(form: StandardForm) -> Array:
+    return form.design.tdot(form.s * form.y)
+
+
 def _has_digits(block: Block) -> Array:
     """Whether products of a lane's columns, taken from those of the shared ones, have their digits: (L,)."""
     design = block.forms.design
     if not (block.shared and isinstance(design, Reweighted)):
         return jnp.ones(block.forms.s.shape[0], bool)
     whole = jnp.mean(block.XT**2, axis=1)
-    left = (design.norm * design.unit) ** 2 > FAINT[whole.dtype.itemsize] * whole[None]
+    left = (design.norm * design.unit) ** 2 > FAINT * whole[None]
     return jnp.all(left | (whole == 0)[None], axis=1)
 
 

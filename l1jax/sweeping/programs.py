@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from l1jax._arrays import concrete
+from l1jax._arrays import cast
 from l1jax.block import Block
 from l1jax.design import Design, second_moments
 from l1jax.engines import Engine
@@ -29,21 +29,19 @@ GROUP = 128  # lanes that are made from moments together, at most
 NUMBERS = 750_000  # of their Gram matrices, which are to stay in the caches
 
 
-def lanes_solved(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
-    """The results of lanes of one problem, dealt over a mesh; without an engine, in step."""
-    problem, design, _, controls, *lanes = given
-    if engine is not None and by_rounds(mode, lanes[-1].shape, mesh, given):
+def lanes_solved(engine: Engine, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
+    """The results of lanes of one problem, dealt over a mesh."""
+    problem, design, controls, *lanes = given
+    if by_rounds(mode, lanes[-1].shape, mesh, given):
         return _in_rounds(engine, equalities, _lanes_posed(problem, design, *lanes), controls, mesh)
-    # A program within another can't have options of its own.
-    solved = _lanes_on_cpu if jax.default_backend() == "cpu" and concrete(given) else _lanes_solved
-    return solved(engine, mode, equalities, mesh, *given)
+    return _lanes_solved(engine, mode, equalities, mesh, *given)
 
 
-def problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
+def problems_solved(make: Any, engine: Engine, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
     """The same, a lane for each row of a tree."""
     ratio, lams, controls, rows = given
     shape = jax.tree.leaves(rows)[0].shape[0], num if lams is None else len(lams)
-    if engine is not None and by_rounds(mode, shape, mesh, given):
+    if by_rounds(mode, shape, mesh, given):
         return _in_rounds(engine, True, _problems_posed(make, True, num, ratio, lams, rows), controls, mesh)
     return _problems_solved(make, engine, mode, mesh, num, *given)
 
@@ -62,36 +60,41 @@ def _lanes_posed(
     weights: Array | None,
     targets: Array | None,
     penalties: Any,
-    _: Array | None,
     grids: Array,
 ) -> tuple[Block, Any, Array]:
     return block_of(problem, design, len(grids), weights, targets), penalties, grids
 
 
-def _lanes_program(engine: Engine | None, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
-    def program(problem: Problem, design: Design, table: Any, controls: Controls, *lanes: Any) -> Result:
-        if engine is not None:
-            block, penalties, grids = _lanes_posed(problem, design, *lanes)
-            return solve_block(block, engine, mode, equalities, penalties, grids, controls)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _lanes_solved(engine: Engine, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
+    def program(problem: Problem, design: Design, controls: Controls, *lanes: Any) -> Result:
+        block, penalties, grids = _lanes_posed(problem, design, *lanes)
+        return solve_block(block, engine, mode, equalities, penalties, grids, controls)
 
+    return _over_mesh(program, mesh, 3, given)(*given)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=VECTORS)
+def lanes_in_step(mesh: Mesh | None, dtype: Any, *given: Any) -> Result:
+    """The results of lanes of one problem in double precision, for data of a dtype, in step."""
+
+    def program(
+        problem: Problem, design: Design, table: Any, controls: Controls, folds: Array | None, *lanes: Any
+    ) -> Result:
         def some(lanes: Any) -> Result:
             weights, targets, penalties, known, grids = lanes
             if isinstance(table, Products):
                 block, known = resampled(form_with(problem, design), table, weights)
             else:
                 block = block_of(problem, design, len(grids), weights, targets)
-            return descend_block(block, known, penalties, grids, controls)
+            return cast(descend_block(block, known, penalties, grids, controls, dtype), dtype)
 
-        weights, targets, penalties, folds, grids = lanes
+        weights, targets, penalties, grids = lanes
         known = None if isinstance(table, Products) else table if table is None or folds is None else table[folds]
         own, p = (weights, targets, penalties, known, grids), problem.X.shape[1]
         return some(own) if weights is None or p > WIDE else in_groups(some, own, min(GROUP, max(8, NUMBERS // p**2)))
 
     return _over_mesh(program, mesh, 4, given)(*given)
-
-
-_lanes_solved = jax.jit(_lanes_program, static_argnums=(0, 1, 2, 3))
-_lanes_on_cpu = jax.jit(_lanes_program, static_argnums=(0, 1, 2, 3), compiler_options=VECTORS)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -109,14 +112,42 @@ def _problems_posed(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _problems_solved(make: Any, engine: Engine | None, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
+def _problems_solved(make: Any, engine: Engine, mode: str, mesh: Mesh | None, num: int, *given: Any) -> Result:
     def program(ratio: Any, lams: Array | None, controls: Controls, rows: Any) -> Result:
-        block, penalties, grids = _problems_posed(make, engine is not None, num, ratio, lams, rows)
-        if engine is None:
-            return descend_block(block, None, penalties, grids, controls)
+        block, penalties, grids = _problems_posed(make, True, num, ratio, lams, rows)
         return solve_block(block, engine, mode, True, penalties, grids, controls)
 
     return _over_mesh(program, mesh, 3, given)(*given)
+
+
+def problems_in_step(make: Any, mesh: Mesh | None, dtype: Any, num: int, *given: Any) -> Result:
+    """The results of problems of a dtype, one for each row of a tree, in double precision, in step."""
+    if dtype == np.float64:
+        return _problems_in_step(make, mesh, dtype, num, *given)
+    *rest, rows = given
+    problems = _made(make, mesh, rows)
+    with jax.enable_x64(True):
+        return _problems_in_step(_itself, mesh, dtype, num, *cast((*rest, problems), np.float64))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _problems_in_step(make: Any, mesh: Mesh | None, dtype: Any, num: int, *given: Any) -> Result:
+    def program(ratio: Any, lams: Array | None, controls: Controls, rows: Any) -> Result:
+        block, penalties, grids = _problems_posed(make, False, num, ratio, lams, rows)
+        grids = grids.astype(dtype).astype(grids.dtype)
+        return cast(descend_block(block, None, penalties, grids, controls, dtype), dtype)
+
+    return _over_mesh(program, mesh, 3, given)(*given)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _made(make: Any, mesh: Mesh | None, rows: Any) -> Problem:
+    problems: Any = _over_mesh(jax.vmap(make), mesh, 0, (rows,))(rows)
+    return problems
+
+
+def _itself(problem: Problem) -> Problem:
+    return problem
 
 
 def _over_mesh(program: Callable[..., Result], mesh: Mesh | None, shared: int, given: Any) -> Callable[..., Result]:

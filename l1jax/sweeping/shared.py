@@ -1,7 +1,6 @@
 """Many lassos that share a Gram matrix: coordinate descent by blocks of coordinates, as products of matrices."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,13 +38,11 @@ def descend_shared(
     moments: Moments,
     lams: Array,
     goal: Array,
-    slopes_of: Callable[[Array], Callable[[Array], Array]] | None,
     plain: bool,
 ) -> tuple[Array, Array]:
     """As `lanes.descend_lanes`, for G (p, p): z (m, p, L), sweeps (m, L), at strengths (m, L).
 
-    `terms_of(lanes)` and `slopes_of(lanes)` are functions of these lanes' strengths and points; the latter gives
-    q = c - G z from wherever it has its digits, if that is not here.
+    `terms_of(lanes)` is a function of these lanes' strengths.
 
     Lanes go in tiles, one after the other. Each lane goes on to its next strength as soon as it is done with one,
     whatever the others do; those that take longest of every tile go on together, as one more tile. A look, after some
@@ -68,7 +65,6 @@ def descend_shared(
         own = dataclasses.replace(moments, c=moments.c[:, ids], yy=moments.yy[ids], share=None)
         enough, strengths = goal * own.yy / 2, lams[:, ids]
         terms_at = terms_of(ids)
-        slopes_at = functools.partial(slopes, own) if slopes_of is None else slopes_of(ids)
 
         def strength(i: Array) -> Array:
             return jnp.take_along_axis(strengths, jnp.clip(i, 0, count - 1)[None], axis=0)[0]
@@ -79,7 +75,7 @@ def descend_shared(
             moved = swept(table, terms, (z, q), ahead, plain)
             new = landed(z, moved[-1], terms, plain)
             new_q = jax.lax.cond(
-                look % often == 0, lambda: slopes_at(new), lambda: q - jnp.matmul(single, moved[-1]).astype(q.dtype)
+                look % often == 0, lambda: slopes(own, new), lambda: q - jnp.matmul(single, moved[-1]).astype(q.dtype)
             )
             rest = -(jnp.sum(own.c * new, axis=0) + jnp.sum(new_q * new, axis=0)) / 2
             gap = duality_gap(own, terms, (new, new_q), plain)

@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from l1jax._arrays import concrete
+from l1jax._arrays import cast, concrete
 from l1jax._threads import one_thread, threads_are_set
 from l1jax.certificate import may_have_equalities
 from l1jax.design import second_moments
@@ -35,9 +35,9 @@ from l1jax.sweeping.axes import Axes, check_axes, starts
 from l1jax.sweeping.blocks import WIDE, by_knots
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.lanes import MOVES
-from l1jax.sweeping.programs import lanes_solved, problems_solved, training_moments
+from l1jax.sweeping.programs import lanes_in_step, lanes_solved, problems_in_step, problems_solved, training_moments
 from l1jax.sweeping.resampled import Products
-from l1jax.sweeping.training import Training, cast, certified
+from l1jax.sweeping.training import Training
 
 WIDEST = 1024  # columns of a Gram matrix that lanes share
 SHORT = 0.05  # the least strength of a short grid, over the largest
@@ -95,12 +95,13 @@ def sweep(
     certificate. X is never copied: weights and folds are sums over the same matrix. With the squared loss and penalties
     of each coefficient alone, on CPUs, with at most 256 columns, no more than rows (1024 where all lanes have the same
     weights), lanes walk down their grids in step, on Gram matrices: one for all lambdas and targets, one product for
-    all weights, differences for folds. They go by coordinate descent; lassos in float64, from knot to knot where
-    strengths are many. Of more columns, lassos whose grids are short (down to a twentieth) go in step among those near
-    to moving, and folds of twice as many rows are solved from their moments. Entries whose certificate falls short are
-    solved again by `path`. Other problems are solved by `path`'s engines, lane by lane on CPUs; on GPU and TPU all
-    lanes and lambdas together, those that are not done gathered into ever smaller batches. The answers do not depend on
-    the number of devices, but for rounding.
+    all weights, differences for folds. They go by coordinate descent; lassos, from knot to knot where strengths are
+    many. Of more columns, lassos whose grids are short (down to a twentieth) go in step among those near to moving, and
+    folds of twice as many rows are solved from their moments. All this is done in double precision; answers are rounded
+    to the dtype of the data, and certified as they then are. Entries whose certificate falls short are solved again by
+    `path`. Other problems are solved by `path`'s engines, lane by lane on CPUs; on GPU and TPU all lanes and lambdas
+    together, those that are not done gathered into ever smaller batches. The answers do not depend on the number of
+    devices, but for rounding.
 
     Under jit, vmap and grad it is a fixed program (no chunks, progress or store). Raises ValueError for what does not
     match the problem, for bad values, and for a store that holds another sweep.
@@ -181,45 +182,76 @@ class Study:
         drive.refuse_tracing()
         engine = self.engine.traced if isinstance(self.engine, ActiveSet) else self.engine
         lanes = self._lanes(np.arange(len(self.axes)), grids)
-        return lanes_solved(engine, _mode(), True, None, self.problem, self.form.design, None, self.controls, *lanes)
+        return lanes_solved(engine, _mode(), True, None, self.problem, self.form.design, self.controls, *lanes)
 
     def on_host(self, grids: Array, drive: Drive) -> Result:
-        problem, axes = self.problem, self.axes
-        n, p = problem.X.shape
-        own = axes.folds is not None or axes.weights is not None
-        short = own and bool(jnp.min(grids[:, -1] / grids[:, 0]) > SHORT)
-        in_step = _in_step(problem, self.asked["solver"], own, short) and not self._equalities(grids)
-        if not own and drive.mesh is None and (len(axes) < FEWEST or grids.shape[1] >= p):
-            in_step = False  # too few for vectors, or strengths so close that paths go knot by knot
-        asked = (problem, axes, grids, self.controls, str(self.asked))
-        if not in_step and (isinstance(self.engine, ActiveSet) or (drive.mesh is None and self._apart(grids))):
+        axes, asked = self.axes, (self.problem, self.axes, grids, self.controls, str(self.asked))
+        if self._goes_in_step(grids, drive):
+            with jax.enable_x64(True):
+                found = self.double._in_step(cast(grids, np.float64), grids.dtype, drive, asked)
+            return repaired(found, functools.partial(axes.posed, self.problem), self._how)
+        if isinstance(self.engine, ActiveSet) or (drive.mesh is None and self._apart(grids)):
             # Lanes side by side gain nothing where each of them takes all cores for its products.
             threads = self.by_moments and axes.targets is None and threads_are_set()
             with one_thread() if threads else contextlib.nullcontext():
                 return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked, threads=threads)
-        engine: Any = None if in_step else self.engine
-        if in_step:
-            table, equalities = self._shared(grids[0]), False
-            floats = GRAMS // problem.dtype.itemsize
-            each = p * p if p <= WIDE else p * grids.shape[1]
-            size = min(LANES, max(8, floats // each)) if own else SHARING
-            if axes.weights is not None and p <= WIDE and (table is None or isinstance(table, Products)):
-                size = max(size, min(MOST, NUMBERS // n))
-        else:
-            table, equalities = None, self._equalities(grids)
-            size = max(1, NUMBERS // (grids.shape[1] * (n + p)))
-            size = _fitting(size, drive, problem, n + p + grids.shape[1] * engine.numbers(problem))
-        strengths = np.asarray(grids)
-        # Rows that are spread over devices stay so: their products are summed over these.
-        mesh = drive.mesh if len(problem.X.sharding.device_set) == 1 else None
+        return self._side_by_side(self.engine, grids, drive, asked)
+
+    def _goes_in_step(self, grids: Array, drive: Drive) -> bool:
+        axes = self.axes
+        short = self._own and bool(jnp.min(grids[:, -1] / grids[:, 0]) > SHORT)
+        if not self._own and drive.mesh is None and (len(axes) < FEWEST or grids.shape[1] >= self.problem.X.shape[1]):
+            return False  # too few for vectors, or strengths so close that paths go knot by knot
+        return _suits_steps(self.problem, self.asked["solver"], self._own, short) and not self._equalities(grids)
+
+    @functools.cached_property
+    def double(self) -> "Study":
+        """The same in double precision, for which JAX has to be set."""
+        if self.problem.dtype == np.float64:
+            return self
+        problem, ratios, controls = cast((self.problem, self.axes.ratios, self.controls), np.float64)
+        return Study(problem, dataclasses.replace(self.axes, ratios=ratios), self.engine, controls, self.asked)
+
+    def _in_step(self, grids: Array, dtype: Any, drive: Drive, asked: Any) -> Result:
+        """The results, numbers of the data's dtype, of lanes that walk down their grids in step."""
+        problem, axes, (n, p) = self.problem, self.axes, self.problem.X.shape
+        table, strengths = self._shared(grids[0]), np.asarray(grids)
+        floats = GRAMS // problem.dtype.itemsize
+        each = p * p if p <= WIDE else p * grids.shape[1]
+        size = min(LANES, max(8, floats // each)) if self._own else SHARING
+        if axes.weights is not None and p <= WIDE and (table is None or isinstance(table, Products)):
+            size = max(size, min(MOST, NUMBERS // n))
 
         def block(ids: np.ndarray) -> Result:
-            lanes = self._lanes(ids, strengths[ids])
-            shared = (problem, self.form.design, table, self.controls)
-            return lanes_solved(engine, _mode(), equalities, mesh, *shared, *lanes)
+            shared, folds = (problem, self.form.design, table, self.controls), axes.places(ids).get("folds")
+            return lanes_in_step(self._over(drive), dtype, *shared, folds, *self._lanes(ids, strengths[ids]))
 
-        found = drive.in_blocks(block, len(axes), size, asked, threads=in_step)
-        return self._repaired(found) if in_step else found
+        return drive.in_blocks(block, len(axes), size, asked, threads=True)
+
+    def _side_by_side(self, engine: Engine, grids: Array, drive: Drive, asked: Any) -> Result:
+        """The same, by an engine that is one program with its lanes."""
+        problem, (n, p), strengths = self.problem, self.problem.X.shape, np.asarray(grids)
+        size = max(1, NUMBERS // (grids.shape[1] * (n + p)))
+        size = _fitting(size, drive, problem, n + p + grids.shape[1] * engine.numbers(problem))
+        equalities = self._equalities(grids)
+
+        def block(ids: np.ndarray) -> Result:
+            shared = (problem, self.form.design, self.controls)
+            return lanes_solved(
+                engine, _mode(), equalities, self._over(drive), *shared, *self._lanes(ids, strengths[ids])
+            )
+
+        return drive.in_blocks(block, len(self.axes), size, asked, threads=False)
+
+    def _over(self, drive: Drive) -> Mesh | None:
+        """The devices that lanes are dealt over."""
+        # Rows that are spread over devices stay so: their products are summed over these.
+        return drive.mesh if len(self.problem.X.sharding.device_set) == 1 else None
+
+    @property
+    def _own(self) -> bool:
+        """Whether lanes have weights of their own."""
+        return self.axes.folds is not None or self.axes.weights is not None
 
     def _apart(self, grids: Array) -> bool:
         """Whether lanes are so few that `path`'s own program does, or so large that none is to wait for the slowest."""
@@ -227,7 +259,7 @@ class Study:
         return self.asked["solver"] == "auto" and _mode() == "warm" and (len(self.axes) < FEW or numbers > MANY)
 
     def _lanes(self, ids: np.ndarray, grids: Any) -> tuple[Any, ...]:
-        """What is the lanes' own: weights, responses, penalties, their folds, strengths."""
+        """What is the lanes' own: weights, responses, penalties, strengths."""
         problem, at = self.problem, self.axes.places(ids)
         weights = self.axes.rows_weighed(problem, at)
         targets = self.axes.targets
@@ -237,7 +269,7 @@ class Study:
             penalties = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (len(ids), *a.shape)), problem.penalty)
         else:
             penalties = jax.vmap(functools.partial(with_ratio, problem.penalty))(self.axes.ratios[at["l1_ratios"]])
-        return weights, targets, penalties, at.get("folds"), grids
+        return weights, targets, penalties, grids
 
     def _equalities(self, grids: Array) -> bool:
         return may_have_equalities(self.problem.penalty.with_lam(jnp.min(grids)), self.form)
@@ -249,7 +281,7 @@ class Study:
         fold's training rows, (K, p, p), from those of its other rows.
         """
         axes, folds = self.axes, self.axes.folds
-        exact = self.problem.dtype == np.float64 and self.controls.tol >= 100 * digits(self.form.shape)
+        exact = self.controls.tol >= 100 * digits(self.form.shape)
         if axes.weights is None and folds is None:
             return second_moments(self.form.design.XT, self.form.s) if exact else None
         if self.problem.X.shape[1] > WIDE:
@@ -272,18 +304,21 @@ class Study:
         """The same from the moments of a fold's rows; None where these can't say."""
         if not self.by_moments or not isinstance(self.engine, ActiveSet) or self._equalities(lams):
             return None
+        with jax.enable_x64(True):
+            with self.lock:
+                double = self.double
+            training, k, penalty = double._training(lane)
+            return training.solve(self.engine, k, penalty, cast(lams, np.float64), double.controls, lams.dtype)
+
+    def _training(self, lane: int) -> tuple[Training, int, Any]:
+        """The folds of a lane's target, which of them is the lane's, and its penalty."""
         at = self.axes.places(lane)
         problem, target = dataclasses.replace(self.axes, folds=None).at(self.problem, at), at.get("targets")
         with self.lock:
             if self.training is None or self.training[0] != target:
                 form = self.form if target is None else form_with(problem, self.form.design)
                 self.training = target, Training(form, np.asarray(self.axes.folds))
-            training = self.training[1]
-        found = training.solve(self.engine, int(at["folds"]), problem.penalty, lams, self.controls)
-        if found is None or problem.dtype == np.float64:
-            return found
-        found, posed = cast(found, problem.dtype), self.axes.posed(self.problem, lane)
-        return certified(posed, self.form.design, problem.penalty, found, self.controls)
+            return self.training[1], int(at["folds"]), problem.penalty
 
     @functools.cached_property
     def by_moments(self) -> bool:
@@ -294,9 +329,6 @@ class Study:
     @property
     def _how(self) -> dict[str, Any]:
         return {name: self.asked[name] for name in ("solver", "tol", "max_steps")}
-
-    def _repaired(self, found: Result) -> Result:
-        return repaired(found, functools.partial(self.axes.posed, self.problem), self._how)
 
 
 def repaired(found: Result, posed: Callable[[int], Problem], how: dict[str, Any]) -> Result:
@@ -341,7 +373,7 @@ def _over_problems(
     several = any(value is not None for value in along.values())
     (n, p), ratio = first.X.shape, asked["ratio"]
     engine = choose_engine(first, asked["solver"])
-    in_step = _in_step(first, asked["solver"], own=True)
+    in_step = _suits_steps(first, asked["solver"], own=True)
     same = (first, over, along, lams, str(asked))
     if several or (not in_step and isinstance(engine, ActiveSet)):
 
@@ -351,14 +383,18 @@ def _over_problems(
         return dataclasses.replace(drive.one_by_one(alone, count, same), names=first.names)
     controls = make_controls(first, engine, asked["tol"], asked["max_steps"])
     given, back = (None, None) if lams is None else descending(check_lams(lams, first))
-    size = GRAMS // (p * max(p, n) * first.dtype.itemsize) if in_step else NUMBERS // (n * p)
-    size, used = min(LANES, max(8, size)), None
+    size = GRAMS // (p * max(p, n) * 8) if in_step else NUMBERS // (n * p)
+    size = min(LANES, max(8, size))
     if isinstance(engine, Engine) and not in_step:
-        strengths, used = asked["num"] if given is None else len(given), engine
+        strengths = asked["num"] if given is None else len(given)
         size = _fitting(size, drive, first, 3 * n * p + strengths * engine.numbers(first))
 
     def block(ids: np.ndarray) -> Result:
-        return problems_solved(make, used, _mode(), drive.mesh, asked["num"], ratio, given, controls, row(ids))
+        num, lanes = asked["num"], (ratio, given, controls, row(ids))
+        if in_step:
+            return problems_in_step(make, drive.mesh, first.dtype, num, *lanes)
+        assert isinstance(engine, Engine)
+        return problems_solved(make, engine, _mode(), drive.mesh, num, *lanes)
 
     found = drive.in_blocks(block, count, size, same, threads=in_step)
     if in_step:
@@ -373,7 +409,7 @@ def _fitting(size: int, drive: Drive, problem: Problem, numbers: int) -> int:
     return size if drive.room is None else max(1, drive.room // (problem.dtype.itemsize * numbers))
 
 
-def _in_step(problem: Problem, solver: Any, own: bool, short: bool = False) -> bool:
+def _suits_steps(problem: Problem, solver: Any, own: bool, short: bool = False) -> bool:
     """Whether lanes are solved in step: by Gram matrices, where their sweeps are cheap.
 
     Of more columns than that, those that move at `short` grids of strengths are few.
@@ -381,6 +417,6 @@ def _in_step(problem: Problem, solver: Any, own: bool, short: bool = False) -> b
     n, p = problem.X.shape
     fits = isinstance(problem.loss, Squared) and not problem.outputs and isinstance(problem.penalty, Elementwise)
     small = p <= min(n, WIDE if own else WIDEST)
-    few = short and straight(problem.penalty) and problem.dtype == jnp.float64
+    few = short and straight(problem.penalty)
     certified = fits and bool(problem.penalty.certified)
     return solver == "auto" and certified and (small or few) and jax.default_backend() == "cpu"

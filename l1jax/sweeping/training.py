@@ -7,17 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import DTypeLike
 
+from l1jax._arrays import cast
 from l1jax._threads import in_parts, one_thread
-from l1jax.design import Design, reweighted
 from l1jax.engines import ActiveSet
 from l1jax.engines.kinks import Floats, Indices
 from l1jax.hosted import Penalties, driven
-from l1jax.minimum import Controls, as_found, certify_all
-from l1jax.problem import Problem
+from l1jax.minimum import Controls
 from l1jax.result import Result
-from l1jax.standard_form import StandardForm, form_with
+from l1jax.standard_form import StandardForm
 from l1jax.sufficient import Moments, about, digits, moments, under
 
 ROWS = 4096  # taken at a time
@@ -28,16 +26,14 @@ class Training:
     """The training parts of a form's rows, `train` (K, n).
 
     Sums are of the products, two by two, of the columns of X, 1 and y: (p + 2, p + 2). `whole` are those over all rows,
-    `parts` those over the rows that each fold leaves out. They, and all that follows from them, are in double
-    precision, whatever the data.
+    `parts` those over the rows that each fold leaves out. All is in double precision.
     """
 
     def __init__(self, form: StandardForm, train: np.ndarray) -> None:
-        self.XT, (self.s, self.y) = np.asarray(form.design.XT), (np.asarray(a, np.float64) for a in (form.s, form.y))
-        bare = dataclasses.replace(form, design=dataclasses.replace(form.design, XT=form.design.XT[:, :0]))
+        self.XT, self.s, self.y = (np.asarray(a) for a in (form.design.XT, form.s, form.y))
+        self.form = dataclasses.replace(form, design=dataclasses.replace(form.design, XT=form.design.XT[:, :0]))
         self.inside, self.outside = train & (self.s > 0), ~train & (self.s > 0)
-        with one_thread(), jax.enable_x64(True):
-            self.form = cast(bare, np.float64)
+        with one_thread():
             self.parts = self._parts()
             self.whole = jnp.asarray(self.sums(self.s > 0) if self.parts is None else sum(self.parts))
 
@@ -47,7 +43,7 @@ class Training:
 
         def part(i: int) -> Floats:
             ids = at[i : i + ROWS]
-            some = np.concatenate([self.XT[:, ids], np.ones((1, len(ids))), self.y[None, ids]], dtype=np.float64)
+            some = np.concatenate([self.XT[:, ids], np.ones((1, len(ids))), self.y[None, ids]])
             return moments(some, self.s[ids])
 
         total = part(0)
@@ -72,12 +68,13 @@ class Training:
         return parts
 
     @one_thread()
-    def solve(self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls) -> Result | None:
-        """The results of a fold at strengths (L,), largest first; None where its moments have lost their digits."""
-        with jax.enable_x64(True):
-            return self._solve(engine, k, *cast((penalty, lams, controls), np.float64))
+    def solve(
+        self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls, dtype: Any
+    ) -> Result | None:
+        """The results of a fold at strengths (L,), largest first, rounded to a dtype.
 
-    def _solve(self, engine: ActiveSet, k: int, penalty: Any, lams: Array, controls: Controls) -> Result | None:
+        None where its moments have lost their digits.
+        """
         if np.sum(self.inside[k]) <= np.sum(self.outside[k]):
             form, G, c, share = _posed(self.form, self.sums(self.inside[k]), None)
         else:
@@ -87,8 +84,9 @@ class Training:
             return None
         known = Moments(np.asarray(G), np.asarray(c), 2 * float(form.null_objective), float(share))
         start = jax.tree.map(lambda a: a[None], form.start)
-        found = driven(engine, False, form, Penalties(form, penalty, lams), start, controls, known)
-        return Result(**found.told, lams=lams)
+        penalties = Penalties(form, penalty, lams)
+        found = driven(engine, False, form, penalties, start, controls, known, dtype=dtype)
+        return cast(Result(**found.told, lams=lams), dtype)
 
 
 @jax.jit
@@ -101,22 +99,3 @@ def _posed(form: StandardForm, whole: Any, left_out: Any) -> Any:
     own: Any = posed.design
     G = about(means[:-2, :-2], own.shift, own.unit)
     return posed, G, c, digits(form.shape) * lost
-
-
-def cast(tree: Any, dtype: DTypeLike) -> Any:
-    """The same numbers in a dtype, where they are floating."""
-
-    def each(a: Array) -> Array:
-        return jnp.asarray(np.asarray(a), dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
-
-    return jax.tree.map(each, tree)
-
-
-@jax.jit
-def certified(problem: Problem, design: Design, penalty: Any, found: Result, controls: Controls) -> Result:
-    """A fold's results (L,), rounded to the dtype of its problem, with certificates of that from its rows."""
-    own = reweighted(design, problem.weights(), problem.fit_intercept, problem.standardize)
-    form = form_with(problem, own)
-    z, b = jax.vmap(form.from_raw)(found.coef, found.intercept)
-    done = certify_all(form, penalty, found.lams, z, b, False)
-    return Result(**as_found(form, penalty, found.lams, done, found.steps, controls).told, lams=found.lams)
