@@ -26,7 +26,7 @@ INSIDE = {"penalties": ["terms", "base", "elementwise", "combinators", "curves",
           "engines": ["base", "coordinate", "gradient", "newton", "semismooth", "kinks", "passes", "homotopy", "local",
                       "inverse", "working_set", "sets", "active", "groups", "group_path", "__init__"],
           "sweeping": ["axes", "lanes", "shared", "knots", "wide", "resampled", "blocks", "store", "programs",
-                       "driving", "training", "study", "__init__"],
+                       "driving", "training", "study", "sweeps", "__init__"],
           "selection": ["scores", "relaxation", "cross_validation", "criteria", "false_selections",
                          "stability", "__init__"],
           "sklearn": ["estimator", "regression", "tuned", "classification", "__init__"]}  # fmt: skip

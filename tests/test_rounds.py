@@ -11,7 +11,7 @@ from test_agreement import compilations
 import l1jax
 from l1jax import L1, Factors, Problem, loop, path, rounds, sweep
 from l1jax.engines import by_name
-from l1jax.sweeping import programs, study
+from l1jax.sweeping import programs, study, sweeps
 
 N, P, LAMBDAS = 30, 12, 24
 
@@ -36,7 +36,8 @@ def few(monkeypatch):
     """Rounds of few searches; sweeps run as on GPU. The rounds' shapes, (lanes, strengths)."""
     shapes, one_round = [], rounds._round
     monkeypatch.setattr(rounds, "FEWEST", 4)
-    monkeypatch.setattr(study, "_mode", lambda: "vmap")
+    for module in (study, sweeps):
+        monkeypatch.setattr(module, "mode", lambda: "vmap")
 
     def seen(*given):
         at, on = given[5], given[8]
@@ -100,10 +101,10 @@ class Device:
 def blocks(monkeypatch):
     """The lengths of the blocks that sweeps are solved in."""
     seen = []
-    for name in ("lanes_solved", "problems_solved"):
-        solved = getattr(study, name)
+    for module, name in ((study, "lanes_solved"), (sweeps, "problems_solved")):
+        solved = getattr(module, name)
         monkeypatch.setattr(
-            study, name, lambda *given, solved=solved: seen.append(len(jax.tree.leaves(given)[-1])) or solved(*given)
+            module, name, lambda *given, solved=solved: seen.append(len(jax.tree.leaves(given)[-1])) or solved(*given)
         )
     return seen
 

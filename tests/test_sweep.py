@@ -250,6 +250,15 @@ def test_problems_in_single_precision_are_solved_in_double(penalty, monkeypatch)
         np.testing.assert_allclose(found.coef[lane], exact.coef, atol=5e-3)
 
 
+def test_what_rounding_leaves_is_not_solved_again(monkeypatch):
+    monkeypatch.setattr(study, "path", None)
+    problem, axes = CASES["targets in step"]
+    with jax.enable_x64(False):
+        found = sweep(Problem(**vars(in_dtype(problem, np.float32))), lams=LAMS, tol=1e-12, **axes)
+    assert not np.all(found.converged)
+    assert np.max(found.gap) < 2e-6
+
+
 def test_targets_in_single_precision_start_at_zeros():
     problem, axes = CASES["targets in step"]
     with jax.enable_x64(False):

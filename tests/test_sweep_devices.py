@@ -45,17 +45,26 @@ from l1jax import rounds
 from l1jax.sweeping import study
 one_round, shapes, rounds.FEWEST = rounds._round, [], 2
 rounds._round = lambda *given: shapes.append(given[5] and given[5][1].shape) or one_round(*given)
-mode, study._mode = study._mode, lambda: "vmap"  # as on GPU: each device gathers what goes on of its own lanes
+mode, study.mode = study.mode, lambda: "vmap"  # as on GPU: each device gathers what goes on of its own lanes
 found = sweep(problem, solver="cd", **ask)
 np.testing.assert_allclose(found.objective, one.objective, rtol=1e-8)
 assert shapes[0] is None and shapes[1][0] % 8 == 0
-study._mode = mode
+study.mode = mode
 
 rows = NamedSharding(Mesh(np.array(jax.devices()), ("rows",)), PartitionSpec("rows", None))
 spread = Problem(jax.device_put(X, rows), y, penalty=L1(1.0))
 assert len(spread.X.sharding.device_set) == 8
 found = sweep(spread, **ask)
 np.testing.assert_allclose(found.coef, one.coef, rtol=0, atol=1e-9)
+
+with jax.enable_x64(False):
+    drawn = [sweep(draw, over=keys, num=4, ratio=0.1, mesh=mesh) for mesh in
+             (None, Mesh(np.array(jax.devices()[3:4]), ("lanes",)))]
+    lanes = [sweep(Problem(a, y, penalty=L1(1.0)), weights=weights, lams=ask["lams"]) for a in
+             (X, jax.device_put(X.astype(np.float32), rows))]
+for found, other in zip((drawn[0], *lanes), (drawn[1], one, one)):
+    assert found.coef.dtype == np.float32 and bool(jnp.all(found.converged))
+    np.testing.assert_allclose(found.coef, np.float32(other.coef), rtol=0, atol=1e-6)
 """
 
 TELL = """

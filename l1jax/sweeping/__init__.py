@@ -1,3 +1,3 @@
 """Sweeps: whole studies as batched programs."""
 
-from l1jax.sweeping.study import sweep as sweep
+from l1jax.sweeping.sweeps import sweep as sweep
