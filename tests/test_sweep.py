@@ -167,6 +167,14 @@ def test_lanes_of_many_features_walk_among_few(near, monkeypatch):
         alone = path(dataclasses.replace(problem, sample_weight=weight), lams=found.lams[lane], tol=1e-12)
         np.testing.assert_allclose(found.objective[lane], alone.objective, rtol=1e-7)
         np.testing.assert_allclose(found.coef[lane], alone.coef, atol=1e-4)
+        for i, lam in enumerate(found.lams[lane]):  # what the certificate leaves out rests indeed
+            here = dataclasses.replace(problem, sample_weight=weight, penalty=problem.penalty.with_lam(lam))
+            assert float(l1jax.duality_gap(here, found.coef[lane, i], found.intercept[lane, i])) <= 1e-9
+    with jax.enable_x64(False):
+        single = sweep(Problem(**vars(in_dtype(problem, np.float32))), weights=weights, num=5, ratio=0.2)
+    assert single.coef.dtype == np.float32
+    assert bool(jnp.all(single.converged))
+    np.testing.assert_allclose(single.coef, np.float32(found.coef), atol=1e-4)
 
 
 def test_problems_that_can_t_be_walked_knot_by_knot_are_solved_otherwise():

@@ -26,7 +26,7 @@ from l1jax.sweeping.knots import walk_lanes
 from l1jax.sweeping.lanes import VECTOR, Known, Moments, descend_lanes, slopes
 from l1jax.sweeping.resampled import fits, pairs, unpacked
 from l1jax.sweeping.shared import descend_shared
-from l1jax.sweeping.wide import walk_near
+from l1jax.sweeping.wide import certified_near, walk_near
 
 WIDE = 256  # columns of Gram matrices of the lanes' own; beyond, each lane has some of the columns only
 CACHED = 150_000  # numbers of the lanes that are certified together
@@ -101,6 +101,9 @@ def descend_block(
     def terms_at(lanes: Array) -> Callable[[Array], Terms]:
         return functools.partial(terms_of, own=jax.tree.map(lambda a: a[lanes], whole))
 
+    def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
+        return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
+
     given, known = (known, known.moments) if isinstance(known, Known) else (None, known)
     yy = known.yy if isinstance(known, Moments) else jnp.sum(block.forms.s * block.forms.y**2, axis=1)
     p, base = scale.shape[1], terms_of(jnp.ones_like(yy)).l1
@@ -111,8 +114,12 @@ def descend_block(
     tol = (0.9 if exact else 0.7) * controls.tol  # the rest is for rounding
     walks, q = straight(penalties) and own, None
     if walks and p > WIDE:
-        z, sweeps = walk_near(block, base.T, yy, goals)
-    elif walks and by_knots(penalties, p, lams.shape[1]):
+        ids, z, sweeps = walk_near(block, base.T, yy, goals)
+        z = rounded(z, jnp.take_along_axis(scale, ids, axis=1).T[None], dtype)
+        z = jnp.where(free | ~_has_digits(block), jnp.nan, z)
+        done = certified_near(block, penalties, base.T, lams, ids, z)
+        return block.over(finished, penalties, lams, done, sweeps.T)
+    if walks and by_knots(penalties, p, lams.shape[1]):
         z, sweeps = walk_lanes(base, _moments(block, yy, known), goals.T)
     elif own:
         if given is None:
@@ -145,9 +152,6 @@ def descend_block(
         lam, z, q = at
         q = slopes(moments, z) if q is None else q
         return block.over(measured, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
-
-    def finished(form: StandardForm, penalty: Any, lams: Array, done: Certificate, steps: Array) -> Result:
-        return Result(**as_found(form, penalty, lams, done, steps, controls).told, lams=lams)
 
     def some(G: Array, given: Any) -> Result:
         forms, penalties, lams, sweeps, sound, z, c, *rest = given
