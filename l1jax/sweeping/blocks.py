@@ -75,7 +75,7 @@ def descend_block(
     All is in double precision; answers are rounded to `dtype`, that of the data, before they are certified.
 
     known: X'SX of the shared matrix under each lane's weights, (L, p, p); or, with digits for certificates as well,
-    that of all lanes, (p, p), or all that a descent asks.
+    that of all lanes, (p, p), moments of the lanes' own matrices, or all that a descent asks.
     """
     scale = block.forms.design.scale
     strength = jnp.ones_like(scale) if block.forms.standardize else 1 / scale
@@ -120,15 +120,15 @@ def descend_block(
         done = certified_near(block, penalties, base.T, lams, ids, z)
         return block.over(finished, penalties, lams, done, sweeps.T)
     if walks and by_knots(penalties, p, lams.shape[1]):
-        z, sweeps = walk_lanes(base, _moments(block, yy, known), goals.T)
+        z, sweeps = walk_lanes(base, moments_of(block, known), goals.T)
     elif own:
         if given is None:
-            moments = _moments(block, yy, known)
+            moments = moments_of(block, known)
             given = Known(moments, functools.partial(slopes, moments), (jnp.zeros_like(moments.c), moments.c))
         moments = given.moments
         z, q, sweeps = descend_lanes(terms_of, given, goals.T, tol, plain)
     else:
-        moments = _moments(block, yy, known)
+        moments = moments_of(block, known)
         z, sweeps = descend_shared(terms_at, moments, goals.T, tol, plain)
         known = known if known is None else moments
     if not exact:
@@ -154,15 +154,18 @@ def descend_block(
         return block.over(measured, penalties, lam, moments.share, z.T, q.T, moments.c.T, yy)
 
     def some(G: Array, given: Any) -> Result:
-        forms, penalties, lams, sweeps, sound, z, c, *rest = given
+        own, forms, penalties, lams, sweeps, sound, z, c, *rest = given
         z = jnp.where(sound[:, None, None], z, jnp.nan)
-        lanes, q = dataclasses.replace(block, forms=forms), c[:, None] - jnp.matmul(z, G, precision=HIGHEST)
+        q = c[:, None] - jnp.matmul(z, G if own is None else own, precision=HIGHEST)
+        lanes = Block(forms, block.XT if block.shared else block.XT[0], shared=True)  # rows play no part
         along = jax.vmap(measured, in_axes=(None, None, 0, None, 0, 0, None, None))
         done = lanes.over(along, penalties, lams, rest[0], z, q, c, rest[1])
         return lanes.over(finished, penalties, lams, done, sweeps)
 
-    if isinstance(known, Moments) and known.G.ndim == 2:  # some lanes at a time, all strengths: in the cache
-        lanes = block.forms, penalties, lams, sweeps.T, sound, z.transpose(2, 0, 1), known.c.T, known.share, yy
+    if isinstance(known, Moments) and (known.G.ndim == 2 or not block.shared):
+        # Some lanes at a time, all strengths: in the cache.
+        G = None if known.G.ndim == 2 else known.G.transpose(2, 0, 1)
+        lanes = G, block.forms, penalties, lams, sweeps.T, sound, z.transpose(2, 0, 1), known.c.T, known.share, yy
         return in_groups(functools.partial(some, known.G), lanes, max(1, CACHED // z[..., 0].size))
     z = jnp.where(sound[None, None], z, jnp.nan)
     if block.shared:  # a strength at a time, all lanes: products of matrices
@@ -214,7 +217,8 @@ def by_knots(penalty: Any, p: int, strengths: int) -> bool:
     return straight(penalty) and p <= KNOTS_PER_STRENGTH * strengths
 
 
-def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
+def moments_of(block: Block, known: Moments | Array | None = None) -> Moments:
+    """What a descent asks of lanes, if not all of it is known: from their rows."""
     if isinstance(known, Moments):
         return known
     forms, design = block.forms, block.forms.design
@@ -226,6 +230,7 @@ def _moments(block: Block, yy: Array, known: Moments | Array | None) -> Moments:
         G = jax.vmap(_about, in_axes=(0, 2, 0, None), out_axes=2)(design, raw, forms.s, block.XT)
     else:
         G = second_moments(block.XT, forms.s[0]) if known is None else known
+    yy = jnp.sum(forms.s * forms.y**2, axis=1)
     return Moments(G, c.T, yy, jnp.full_like(yy, digits((block.XT.shape[-2], block.XT.shape[-1]))))
 
 

@@ -20,7 +20,7 @@ from l1jax.problem import Problem
 from l1jax.result import Result
 from l1jax.rounds import by_rounds, minimise_in_rounds
 from l1jax.standard_form import form_with
-from l1jax.sweeping.blocks import WIDE, block_of, block_of_problems, descend_block, in_groups, solve_block
+from l1jax.sweeping.blocks import WIDE, block_of, block_of_problems, descend_block, in_groups, moments_of, solve_block
 from l1jax.sweeping.resampled import Products, resampled
 
 # XLA takes half as much at once by default; of what a processor has not, it takes nothing.
@@ -120,22 +120,26 @@ def _problems_solved(make: Any, engine: Engine, mode: str, mesh: Mesh | None, nu
     return _over_mesh(program, mesh, 3, given)(*given)
 
 
-def problems_in_step(make: Any, mesh: Mesh | None, dtype: Any, num: int, *given: Any) -> Result:
-    """The results of problems of a dtype, one for each row of a tree, in double precision, in step."""
+def problems_in_step(make: Any, mesh: Mesh | None, dtype: Any, exact: bool, num: int, *given: Any) -> Result:
+    """The results of problems of a dtype, one for each row of a tree, in double precision, in step.
+
+    `exact` says whether products of columns have the digits for certificates.
+    """
     if dtype == np.float64:
-        return _problems_in_step(make, mesh, dtype, num, *given)
+        return _problems_in_step(make, mesh, dtype, exact, num, *given)
     *rest, rows = given
     problems = _made(make, mesh, rows)
     with jax.enable_x64(True):
-        return _problems_in_step(_itself, mesh, dtype, num, *cast((*rest, problems), np.float64))
+        return _problems_in_step(_itself, mesh, dtype, exact, num, *cast((*rest, problems), np.float64))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _problems_in_step(make: Any, mesh: Mesh | None, dtype: Any, num: int, *given: Any) -> Result:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _problems_in_step(make: Any, mesh: Mesh | None, dtype: Any, exact: bool, num: int, *given: Any) -> Result:
     def program(ratio: Any, lams: Array | None, controls: Controls, rows: Any) -> Result:
         block, penalties, grids = _problems_posed(make, False, num, ratio, lams, rows)
         grids = grids.astype(dtype).astype(grids.dtype)
-        return cast(descend_block(block, None, penalties, grids, controls, dtype), dtype)
+        known = moments_of(block) if exact else None
+        return cast(descend_block(block, known, penalties, grids, controls, dtype), dtype)
 
     return _over_mesh(program, mesh, 3, given)(*given)
 

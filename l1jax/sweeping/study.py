@@ -191,7 +191,7 @@ class Study:
         fold's training rows, (K, p, p), from those of its other rows.
         """
         axes, folds = self.axes, self.axes.folds
-        exact = self.controls.tol >= 100 * digits(self.form.shape)
+        exact = has_digits(self.controls, self.form.shape)
         if axes.weights is None and folds is None:
             return second_moments(self.form.design.XT, self.form.s) if exact else None
         if self.problem.X.shape[1] > WIDE:
@@ -268,6 +268,11 @@ def mode() -> str:
 def fitting(size: int, drive: Drive, problem: Problem, numbers: int) -> int:
     """How many lanes of so many numbers fit in the devices' memory; `size` where these don't tell."""
     return size if drive.room is None else max(1, drive.room // (problem.dtype.itemsize * numbers))
+
+
+def has_digits(controls: Controls, shape: tuple[int, int]) -> bool:
+    """Whether products of columns have the digits for certificates."""
+    return float(controls.tol) >= 100 * digits(shape)
 
 
 def suits_steps(problem: Problem, solver: Any, own: bool, short: bool = False) -> bool:

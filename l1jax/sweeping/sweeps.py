@@ -21,7 +21,7 @@ from l1jax.solving import choose_engine, make_controls
 from l1jax.sweeping.axes import check_axes
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.programs import problems_in_step, problems_solved
-from l1jax.sweeping.study import GRAMS, LANES, NUMBERS, Study, fitting, mode, repaired, suits_steps
+from l1jax.sweeping.study import GRAMS, LANES, NUMBERS, Study, fitting, has_digits, mode, repaired, suits_steps
 
 
 def sweep(
@@ -148,10 +148,12 @@ def _over_problems(
         strengths = asked["num"] if given is None else len(given)
         size = fitting(size, drive, first, 3 * n * p + strengths * engine.numbers(first))
 
+    exact = has_digits(controls, (n, p))
+
     def block(ids: np.ndarray) -> Result:
         num, lanes = asked["num"], (ratio, given, controls, row(ids))
         if in_step:
-            return problems_in_step(make, drive.mesh, first.dtype, num, *lanes)
+            return problems_in_step(make, drive.mesh, first.dtype, exact, num, *lanes)
         assert isinstance(engine, Engine)
         return problems_solved(make, engine, mode(), drive.mesh, num, *lanes)
 
