@@ -365,3 +365,19 @@ def test_one_fold_has_no_standard_error(rng):
     folds = l1jax.Folds.in_time(np.arange(N), 1)
     cv = l1jax.cross_validate(posed(rng), folds=folds, lams=LAMS)
     assert cv.lam_1se == cv.lam_min
+
+
+def test_a_fold_without_weight_has_no_say(rng):
+    X, ids = rng.normal(size=(60, 4)), np.arange(60) // 12
+    weight = np.r_[np.zeros(12), 1 + rng.random(48)]
+    y = X[:, 0] + rng.normal(size=60)
+    some = l1jax.cross_validate(l1jax.Problem(X, y, penalty=l1jax.L1(1.0), sample_weight=weight), folds=ids, num=6)
+    heavy = slice(12, None)
+    few = l1jax.cross_validate(
+        l1jax.Problem(X[heavy], y[heavy], penalty=l1jax.L1(1.0), sample_weight=weight[heavy]),
+        folds=ids[heavy],
+        lams=some.path.lams,
+    )
+    np.testing.assert_allclose(some.mean, few.mean, rtol=1e-6)
+    np.testing.assert_allclose(some.se, few.se, rtol=1e-6)
+    assert np.all(np.isnan(some.scores[0]))

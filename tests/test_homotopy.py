@@ -158,3 +158,12 @@ def test_many_rows_stay_where_few_would_hide_too_much(rng):
     assert sufficient(prepared(logistic)[0], 1e-6) is None
     found = l1jax.path(Problem(X, y, penalty=L1(1.0)), num=5, tol=1e-14)
     assert np.all(found.converged)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_constant_response_and_a_column_of_zeros_leave_zeros(rng):
+    X = rng.normal(size=(40, 3))
+    X[:, 2] = 0
+    found = l1jax.path(l1jax.Problem(X, np.ones(40), penalty=l1jax.L1(1.0)), lams=[0.1, 0.01])
+    assert bool(jnp.all(found.converged))
+    assert not np.any(found.coef)

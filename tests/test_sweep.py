@@ -341,6 +341,21 @@ def test_problems_drawn_from_keys_with_another_axis():
     np.testing.assert_allclose(found.coef[2], alone.coef)
 
 
+@pytest.mark.parametrize("x64", [True, False])
+def test_grids_of_many_problems_are_those_of_paths_where_some_coefficients_are_free(x64):
+    def make(own):
+        return Problem(own[0], own[1], penalty=Factors(L1(1.0), [0, 1, 1, np.inf]))
+
+    with jax.enable_x64(x64):
+        own = jax.tree.map(jnp.asarray, MANY)
+        found = sweep(make, over=own, num=3)
+        for b in range(7):
+            alone = path(make((own[0][b], own[1][b])), num=3)
+            np.testing.assert_allclose(found.lams[b], alone.lams, rtol=1e-9 if x64 else 1e-5)
+        with pytest.raises(ValueError, match="no grid"):
+            sweep(lambda own: Problem(*own, penalty=Factors(L1(1.0), [0, 0, 0, np.inf])), over=own, num=3)
+
+
 def test_problems_without_an_answer_are_nan_and_spare_the_others():
     spoilt = MANY[1].copy()
     spoilt[2, 0] = np.nan
@@ -426,6 +441,12 @@ def test_a_sweep_goes_on_from_what_is_on_disk(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="holds another sweep"):
         sweep(problem, store=tmp_path, **{**ask, "lams": [0.1]})
+    with pytest.raises(ValueError, match="want a folder"):
+        sweep(problem, store=tmp_path / "manifest.json", **ask)
+    (tmp_path / "block-0000001.npz").unlink()
+    path(problem, lams=[0.1]).save(tmp_path / "block-0000001.npz")
+    with pytest.raises(ValueError, match="holds results of shape"):
+        sweep(problem, store=tmp_path, **ask)
     block = tmp_path / "block-0000001.npz"
     block.write_bytes(block.read_bytes()[:100])
     with pytest.raises(ValueError, match="no saved l1jax result"):
@@ -464,7 +485,33 @@ def test_bad_input(ask, message):
         sweep(PLAIN, **ask)
 
 
+def test_a_store_knows_what_its_problems_are_made_of(tmp_path):
+    """Not only the first of them, and whatever the process that goes on calls its functions."""
+
+    def asked(ys, **how):
+        return sweep(
+            lambda i: Problem(MANY[0][0], ys[i], penalty=L1(0.1)), over=jnp.arange(7), lams=[0.1], store=tmp_path, **how
+        )
+
+    ys = jnp.asarray(MANY[1])
+    first, again = asked(ys), asked(ys + 0.0)
+    np.testing.assert_array_equal(first.coef, again.coef)
+    with pytest.raises(ValueError, match="holds another sweep"):
+        asked(ys.at[3, 2].add(1.0))
+
+
 def test_more_bad_input():
+    for empty, name in (
+        ({"targets": np.zeros((N, 0))}, "targets"),
+        ({"weights": np.zeros((0, N))}, "weights"),
+        ({"chunk": True}, "chunk"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: want"):
+            sweep(PLAIN, lams=LAMS, **empty)
+    with pytest.raises(ValueError, match="over: want at least one"):
+        sweep(make, over=(np.zeros((0, 20, 4)), np.zeros((0, 20))))
+    with jax.enable_x64(False), pytest.raises(ValueError, match="change their units"):
+        sweep(Problem(X, Y * 1e-30, penalty=L1(1.0)), weights=WEIGHTS)
     with pytest.raises(ValueError, match="over: want a tree of arrays"):
         sweep(make)
     with pytest.raises(ValueError, match="progress, store, chunk"):

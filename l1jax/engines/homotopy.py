@@ -60,7 +60,7 @@ class Homotopy:
         self.product = np.empty_like(self.M)
         self.sign, self.on = np.zeros(p), np.zeros(p, bool)
         self.own = np.diagonal(self.M).copy()
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             self.faint = ROUNDING * eps(np.float64) * np.sqrt(self.total / self.own)
 
     @np.errstate(all="ignore")  # bounds that are never reached are infinitely far away

@@ -32,7 +32,8 @@ class CrossValidation:
 
     scores: (K, ..., L), with axes of l1_ratios and gammas, where asked for, in the place of the dots. mean, se: their
     average over the folds, weighted by `weights` (K,), the sums of the scored rows' weights, and its standard error
-    sqrt(sum_k W_k*(e_k - mean)^2 / sum_k W_k / (K - 1)); of several rounds, the mean over the rounds of both.
+    sqrt(sum_k W_k*(e_k - mean)^2 / sum_k W_k / (K - 1)), K those that have weight; of several rounds, the mean over the
+    rounds of both.
     path: the fits to all rows, a Result of shape (..., L), as are lams. eta: (..., L, n), linear predictors of each row
     by fits that have not seen it (the mean over rounds; NaN for rows that are never held out). l1_ratios, gammas: as
     given, or None. score: its name.
@@ -243,9 +244,11 @@ def _summary(scores: Array, weights: Array, repeats: int) -> tuple[Array, Array]
     """The mean score and its standard error, (..., L): over the folds of each round, then over the rounds."""
     scores = scores.reshape(repeats, -1, *scores.shape[1:])
     w = along(weights.reshape(repeats, -1), scores)
+    scores = jnp.where(w > 0, scores, 0.0)  # a fold without weight has none
     total = jnp.sum(w, axis=1)
     mean = jnp.sum(w * scores, axis=1) / total
-    variance = jnp.sum(w * (scores - mean[:, None]) ** 2, axis=1) / total / (scores.shape[1] - 1)
+    others = jnp.sum(w > 0, axis=1, dtype=w.dtype) - 1
+    variance = jnp.sum(w * (scores - mean[:, None]) ** 2, axis=1) / total / others
     return jnp.mean(mean, axis=0), jnp.mean(jnp.sqrt(variance), axis=0)
 
 

@@ -99,9 +99,9 @@ def check_axes(problem: Problem, targets: Any, folds: Any, weights: Any, l1_rati
     targets, weights = given["targets"], given["weights"]
     if targets is not None and problem.outputs:
         raise ValueError(f"targets: want a loss of one response, got {type(problem.loss).__name__}")
-    if targets is not None and (targets.ndim != 2 or targets.shape[0] != n):
+    if targets is not None and (targets.ndim != 2 or targets.shape[0] != n or not targets.size):
         raise ValueError(f"targets: want shape ({n}, T), a column for each response; got {targets.shape}")
-    if weights is not None and (weights.ndim != 2 or weights.shape[1] != n):
+    if weights is not None and (weights.ndim != 2 or weights.shape[1] != n or not weights.size):
         raise ValueError(f"weights: want shape (W, {n}), a row for each weighting; got {weights.shape}")
     if weights is not None and concrete(weights):
         values = np.asarray(weights)

@@ -29,7 +29,8 @@ class Drive:
     given_mesh: Mesh | None
 
     def __post_init__(self) -> None:
-        if self.chunk is not None and not (isinstance(self.chunk, int | np.integer) and self.chunk >= 1):
+        whole = isinstance(self.chunk, int | np.integer) and not isinstance(self.chunk, bool)
+        if self.chunk is not None and not (whole and self.chunk >= 1):
             raise ValueError(f"chunk: want a whole number of lanes, at least 1; got {self.chunk!r}")
 
     @property

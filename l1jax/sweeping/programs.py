@@ -120,23 +120,28 @@ def _problems_solved(make: Any, engine: Engine, mode: str, mesh: Mesh | None, nu
     return _over_mesh(program, mesh, 3, given)(*given)
 
 
-def problems_in_step(make: Any, mesh: Mesh | None, dtype: Any, exact: bool, num: int, *given: Any) -> Result:
+def problems_in_step(
+    make: Any, mesh: Mesh | None, dtype: Any, exact: bool, unpriced: bool, num: int, *given: Any
+) -> Result:
     """The results of problems of a dtype, one for each row of a tree, in double precision, in step.
 
-    `exact` says whether products of columns have the digits for certificates.
+    `exact` says whether products of columns have the digits for certificates, `unpriced` whether some coefficients may
+    have no price.
     """
     if dtype == np.float64:
-        return _problems_in_step(make, mesh, dtype, exact, num, *given)
+        return _problems_in_step(make, mesh, dtype, exact, unpriced, num, *given)
     *rest, rows = given
     problems = _made(make, mesh, rows)
     with jax.enable_x64(True):
-        return _problems_in_step(_itself, mesh, dtype, exact, num, *cast((*rest, problems), np.float64))
+        return _problems_in_step(_itself, mesh, dtype, exact, unpriced, num, *cast((*rest, problems), np.float64))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _problems_in_step(make: Any, mesh: Mesh | None, dtype: Any, exact: bool, num: int, *given: Any) -> Result:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def _problems_in_step(
+    make: Any, mesh: Mesh | None, dtype: Any, exact: bool, unpriced: bool, num: int, *given: Any
+) -> Result:
     def program(ratio: Any, lams: Array | None, controls: Controls, rows: Any) -> Result:
-        block, penalties, grids = _problems_posed(make, False, num, ratio, lams, rows)
+        block, penalties, grids = _problems_posed(make, unpriced, num, ratio, lams, rows)
         grids = grids.astype(dtype).astype(grids.dtype)
         known = moments_of(block) if exact else None
         return cast(descend_block(block, known, penalties, grids, controls, dtype), dtype)

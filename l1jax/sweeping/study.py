@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,7 @@ FEWEST = 16  # lanes that share a Gram matrix, for vectors of them
 FEW = 64  # lanes, by engines that are compiled
 MANY = 1_000_000  # numbers of X, for each strength and output, that such a lane reads at every step
 NUMBERS = 30_000_000  # of a block of lanes that an engine solves one by one
+NO_GRID = "sweep: there is no grid, as lambda_max is 0 everywhere. Pass lams=[...] instead."
 ROUNDED = 16  # units in the last place of 1: smaller gaps are those of answers' own rounding
 
 
@@ -76,10 +78,12 @@ class Study:
         ratios = None if axes.ratios is None else axes.ratios[here["l1_ratios"]]
         unpriced = has_unpriced(problem.penalty, self.form)
         start = starts(problem, targets, ratios, self.form.design, unpriced, tally)
+        if host and targets is None and not bool(self.form.fit):
+            raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
         if host and not np.all(np.isfinite(np.asarray(start))):
             raise ValueError("sweep: no lambda gives zero coefficients with this penalty. Pass lams=[...] instead.")
         if host and not np.any(np.asarray(start) > 0):
-            raise ValueError("sweep: there is no grid, as lambda_max is 0 everywhere. Pass lams=[...] instead.")
+            raise ValueError(NO_GRID)
         start = jnp.where(start > 0, start, jnp.max(start))  # of a constant response, which all strengths leave at 0
         which = np.zeros(len(axes), int)
         for name, size in (("targets", axes.sizes[0]), ("l1_ratios", axes.sizes[3])):
@@ -95,7 +99,7 @@ class Study:
         return lanes_solved(engine, mode(), True, None, self.problem, self.form.design, self.controls, *lanes)
 
     def on_host(self, grids: Array, drive: Drive) -> Result:
-        axes, asked = self.axes, (self.problem, self.axes, grids, self.controls, str(self.asked))
+        axes, asked = self.axes, (self.problem, self.axes, grids, self.controls, addressless(self.asked))
         if self._goes_in_step(grids, drive):
             with jax.enable_x64(True):
                 found = self.double._in_step(cast(grids, np.float64), grids.dtype, drive, asked)
@@ -268,6 +272,11 @@ def mode() -> str:
 def fitting(size: int, drive: Drive, problem: Problem, numbers: int) -> int:
     """How many lanes of so many numbers fit in the devices' memory; `size` where these don't tell."""
     return size if drive.room is None else max(1, drive.room // (problem.dtype.itemsize * numbers))
+
+
+def addressless(asked: Any) -> str:
+    """What was asked for, in words that are the same in another process: solvers may hold functions."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(asked))
 
 
 def has_digits(controls: Controls, shape: tuple[int, int]) -> bool:

@@ -14,14 +14,28 @@ from jax.typing import ArrayLike
 from l1jax._arrays import concrete
 from l1jax.engines import ActiveSet, Engine
 from l1jax.folds import Folds
-from l1jax.grid import check_lams, check_one_strength, descending
+from l1jax.grid import check_lams, check_one_strength, descending, has_unpriced
 from l1jax.problem import Problem, check_problem, check_values
 from l1jax.result import Result
 from l1jax.solving import choose_engine, make_controls
+from l1jax.standard_form import standard_form
 from l1jax.sweeping.axes import check_axes
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.programs import problems_in_step, problems_solved
-from l1jax.sweeping.study import GRAMS, LANES, NUMBERS, Study, fitting, has_digits, mode, repaired, suits_steps
+from l1jax.sweeping.store import marks
+from l1jax.sweeping.study import (
+    GRAMS,
+    LANES,
+    NO_GRID,
+    NUMBERS,
+    Study,
+    addressless,
+    fitting,
+    has_digits,
+    mode,
+    repaired,
+    suits_steps,
+)
 
 
 def sweep(
@@ -117,6 +131,8 @@ def _over_problems(
     leaves = jax.tree.leaves(over)
     if not leaves or any(not getattr(a, "ndim", 0) or a.shape[0] != leaves[0].shape[0] for a in leaves):
         raise ValueError("over: want a tree of arrays (B, ...), a row for each problem")
+    if not leaves[0].shape[0]:
+        raise ValueError("over: want at least one problem, got arrays of 0 rows")
     count = leaves[0].shape[0]
 
     def row(i: Any) -> Any:
@@ -133,7 +149,8 @@ def _over_problems(
     (n, p), ratio = first.X.shape, asked["ratio"]
     engine = choose_engine(first, asked["solver"])
     in_step = suits_steps(first, asked["solver"], own=True)
-    same = (first, over, along, lams, str(asked))
+    told = None if drive.store is None else marks(make, over)
+    same = (first, told, over, along, lams, addressless(asked))
     if several or (not in_step and isinstance(engine, ActiveSet)):
 
         def alone(i: int) -> Result:
@@ -149,17 +166,32 @@ def _over_problems(
         size = fitting(size, drive, first, 3 * n * p + strengths * engine.numbers(first))
 
     exact = has_digits(controls, (n, p))
+    unpriced = in_step and _may_be_unpriced(make, row(0))
 
     def block(ids: np.ndarray) -> Result:
         num, lanes = asked["num"], (ratio, given, controls, row(ids))
         if in_step:
-            return problems_in_step(make, drive.mesh, first.dtype, exact, num, *lanes)
+            return problems_in_step(make, drive.mesh, first.dtype, exact, unpriced, num, *lanes)
         assert isinstance(engine, Engine)
         return problems_solved(make, engine, mode(), drive.mesh, num, *lanes)
 
     found = drive.in_blocks(block, count, size, same, threads=in_step)
+    if lams is None and not np.any(np.asarray(found.lams) > 0):
+        raise ValueError(NO_GRID)
     if in_step:
         found = repaired(found, lambda i: make(row(i)), how)
     if back is not None:
         found = jax.tree.map(lambda a: a[:, back], found)
     return dataclasses.replace(found, names=first.names)
+
+
+def _may_be_unpriced(make: Callable[[Any], Problem], row: Any) -> bool:
+    """Whether some coefficient of a problem may have no price, whichever its row."""
+    seen = []
+
+    def look(row: Any) -> None:
+        problem = make(row)
+        seen.append(has_unpriced(problem.penalty, standard_form(problem)))
+
+    jax.eval_shape(look, row)
+    return seen[0]
