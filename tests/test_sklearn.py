@@ -134,8 +134,9 @@ def test_paths_are_scikit_learns(data, rng, name, dtype, targets):
             assert [a.shape for a in got[:3]] == [a.shape for a in want[:3]]
             assert [a.dtype for a in got[:3]] == [np.float64, dtype, np.float64]
             np.testing.assert_allclose(got[1], want[1], rtol=0, atol=1e-6)
-            assert np.all(got[2] >= 0) and np.all(got[2] <= exact["tol"] * np.sum(y**2) / N)
-            assert isinstance(got[3], list) and len(got[3]) == len(want[3])
+            assert np.min(got[2]) >= 0
+            assert np.max(got[2]) <= exact["tol"] * np.sum(y**2) / N  # scikit-learn's own criterion
+            assert [type(steps) for steps in got[3]] == [type(steps) for steps in want[3]]
 
 
 def test_arguments_of_paths(data):
@@ -150,13 +151,13 @@ def test_arguments_of_paths(data):
     want = theirs.lasso_path(X * weighted, two * weighted, alphas=4, tol=1e-12)
     got = ours.MultiTaskLasso.path(X, two, alphas=4, tol=1e-12, sample_weight=w)
     np.testing.assert_allclose(got[1], want[1], rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="l1_ratio=1 and positive=False; got 0.5 and False"):
+    with pytest.raises(ValueError, match=r"l1_ratio=1 and positive=False; got 0\.5 and False"):
         ours.ElasticNet.path(X, two)
-    with pytest.raises(ValueError, match="l1_ratio=1 and positive=False; got 1.0 and True"):
+    with pytest.raises(ValueError, match=r"l1_ratio=1 and positive=False; got 1\.0 and True"):
         ours.Lasso.path(X, two, positive=True)
     with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[60, 50\]"):
         ours.Lasso.path(X, y[:50])
-    with pytest.raises(ValueError, match=r"sample_weight.shape == \(3,\), expected \(60,\)"):
+    with pytest.raises(ValueError, match=r"sample_weight\.shape == \(3,\), expected \(60,\)"):
         ours.Lasso.path(X, y, sample_weight=np.ones(3))
     with pytest.warns(ConvergenceWarning, match="the relative duality gap"):
         ours.MultiTaskLasso.path(X, two, max_iter=1)
