@@ -1,6 +1,7 @@
 """The estimators are scikit-learn's: its own checks, its answers, its tools."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from sklearn import linear_model as theirs
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -102,6 +104,63 @@ def test_paths_and_cross_validation_are_scikit_learns():
     np.testing.assert_allclose(got.mse_path_, want.mse_path_, rtol=1e-6)
     assert (got.alpha_, got.l1_ratio_) == (pytest.approx(want.alpha_), want.l1_ratio_)
     assert got.alphas_.shape == want.alphas_.shape == (2, 12)
+
+
+@pytest.mark.parametrize("name", ["Lasso", "ElasticNet", "LassoCV", "ElasticNetCV", "MultiTaskLasso"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("targets", [None, 1, 3])
+def test_paths_are_scikit_learns(data, rng, name, dtype, targets):
+    X, y, _ = data
+    if targets:
+        y = y[:, None] + rng.normal(size=(N, targets))
+    settings = [{"alphas": [0.1, 0.5, 0.2]}, {"alphas": 5}, {"alphas": None, "n_alphas": 4, "eps": 0.01}]
+    if targets is None:
+        settings += [{"alphas": 4, "positive": True}]
+    ratios = [1.0] if targets or name == "LassoCV" else [1.0, 0.4]  # LassoCV's of scikit-learn takes no other
+    exact = {"tol": 1e-12} if dtype == np.float64 else {"tol": 1e-6}
+    X, y = X.astype(dtype), y.astype(dtype)
+    for ratio in ratios:
+        mixed = {} if name == "LassoCV" else {"l1_ratio": ratio}
+        for more in settings:
+            got = getattr(ours, name).path(X, y, **mixed, **more, **exact, return_n_iter=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # theirs, of n_alphas and None
+                grid = getattr(theirs, name).path(X, y, **mixed, **more, tol=1e-2)[0]
+            more = {"positive": more.get("positive", False), "alphas": got[0]}  # single precision's grid is its own
+            want = getattr(theirs, name).path(
+                X.astype(float), y.astype(float), **mixed, **more, tol=1e-12, max_iter=100000, return_n_iter=True
+            )
+            np.testing.assert_allclose(got[0], grid, rtol=1e-12 if dtype == np.float64 else 1e-5)
+            assert [a.shape for a in got[:3]] == [a.shape for a in want[:3]]
+            assert [a.dtype for a in got[:3]] == [np.float64, dtype, np.float64]
+            np.testing.assert_allclose(got[1], want[1], rtol=0, atol=1e-6)
+            assert np.min(got[2]) >= 0
+            assert np.max(got[2]) <= exact["tol"] * np.sum(y**2) / N  # scikit-learn's own criterion
+            assert [type(steps) for steps in got[3]] == [type(steps) for steps in want[3]]
+
+
+def test_arguments_of_paths(data):
+    X, y, w = data
+    two = np.stack([y, -y], axis=1)
+    idle = {"precompute": True, "Xy": X.T @ y, "copy_X": False, "coef_init": np.ones(P), "verbose": 2}
+    idle |= {"check_input": False, "random_state": 0, "selection": "random"}
+    for a, b in zip(ours.Lasso.path(X, y, alphas=3, **idle), ours.Lasso.path(X, y, alphas=3), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(ours.ElasticNetCV.path(X.tolist(), y.tolist())[0]) == 100
+    weighted = np.sqrt(w * N / w.sum())[:, None]
+    want = theirs.lasso_path(X * weighted, two * weighted, alphas=4, tol=1e-12)
+    got = ours.MultiTaskLasso.path(X, two, alphas=4, tol=1e-12, sample_weight=w)
+    np.testing.assert_allclose(got[1], want[1], rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"l1_ratio=1 and positive=False; got 0\.5 and False"):
+        ours.ElasticNet.path(X, two)
+    with pytest.raises(ValueError, match=r"l1_ratio=1 and positive=False; got 1\.0 and True"):
+        ours.Lasso.path(X, two, positive=True)
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[60, 50\]"):
+        ours.Lasso.path(X, y[:50])
+    with pytest.raises(ValueError, match=r"sample_weight\.shape == \(3,\), expected \(60,\)"):
+        ours.Lasso.path(X, y, sample_weight=np.ones(3))
+    with pytest.warns(ConvergenceWarning, match="the relative duality gap"):
+        ours.MultiTaskLasso.path(X, two, max_iter=1)
 
 
 def test_scikit_learns_tools(data):

@@ -29,7 +29,8 @@ ROWS, COLUMNS = 512, 16  # what data are padded to, at least
 class Linear(BaseEstimator):
     """What all of them share: data in, coefficients out."""
 
-    def _rows(self, X: Any, sample_weight: Any) -> np.ndarray:
+    @staticmethod
+    def _rows(X: Any, sample_weight: Any) -> np.ndarray:
         return np.asarray(_check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True))
 
     def _eta(self, X: Any) -> np.ndarray:
@@ -37,7 +38,8 @@ class Linear(BaseEstimator):
         X = validate_data(self, X, reset=False, dtype=DTYPES)
         return np.asarray(X @ self.coef_.T + self.intercept_)
 
-    def _warn(self, result: Result) -> None:
+    @staticmethod
+    def _warn(result: Result) -> None:
         gap, done = np.asarray(result.gap), np.asarray(result.converged)
         if not np.all(done):
             worst = np.max(gap[~done] if done.ndim else gap)
@@ -107,7 +109,7 @@ def grid_of(problem: Problem, alphas: Any, eps: float) -> np.ndarray:
     if np.ndim(alphas):
         return np.sort(np.asarray([checked_alpha(alpha) for alpha in alphas]))[::-1]
     try:
-        return np.asarray(lambda_grid(problem, num=alphas, ratio=eps))
+        return np.asarray(lambda_grid(problem, num=alphas, ratio=eps), np.float64)
     except ValueError as error:
         if "lambda_max is 0" not in str(error):
             raise

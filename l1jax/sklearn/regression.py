@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_X_y, validate_data
 
 from l1jax.losses import MultiSquared, Squared
 from l1jax.paths import path
@@ -122,23 +122,48 @@ class ElasticNet(RegressorMixin, Linear):
         *,
         l1_ratio: float = 0.5,
         eps: float = 1e-3,
-        alphas: Any = 100,
+        n_alphas: int = 100,
+        alphas: Any = None,
+        precompute: Any = "auto",
+        Xy: Any = None,
+        copy_X: bool = True,
+        coef_init: Any = None,
+        verbose: Any = False,
+        return_n_iter: bool = False,
         positive: bool = False,
+        check_input: bool = True,
         tol: float | None = None,
         max_iter: int | None = None,
         sample_weight: Any = None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """alphas (L,), coefs (p, L) and dual gaps (L,) without an intercept, as scikit-learn's `enet_path`."""
-        X = np.asarray(X)
-        X = X if X.dtype in DTYPES else X.astype(np.float64)
-        y = np.asarray(y, X.dtype)
-        weights = np.ones(len(y), X.dtype) if sample_weight is None else np.asarray(sample_weight, X.dtype)
+        random_state: Any = None,
+        selection: str = "cyclic",
+    ) -> tuple[Any, ...]:
+        """alphas (L,), coefs (p, L) and dual gaps (L,) without an intercept, as scikit-learn's `enet_path`.
+
+        `alphas` says how many (None: `n_alphas`), down to eps times the largest, or which. Several targets, y (n, T),
+        are solved together, as `MultiTaskLasso`: coefs (T, p, L). return_n_iter adds the numbers of steps. Without
+        effect: precompute, Xy, copy_X, coef_init, verbose, check_input, random_state, selection. Raises ValueError
+        for several targets with l1_ratio < 1 or positive.
+        """
+        X, y = check_X_y(X, y, dtype=DTYPES, multi_output=True, y_numeric=True)
+        weights = Linear._rows(X, sample_weight)
+        if y.ndim == 1:
+            loss, penalty = Squared(), net(1.0, l1_ratio, positive)
+        elif l1_ratio == 1 and not positive:
+            loss, penalty = MultiSquared(), rowwise(1.0)
+        else:
+            raise ValueError(
+                "l1_ratio, positive: several targets, y (n, T), have the lasso's path only, l1_ratio=1 and "
+                f"positive=False; got {l1_ratio} and {positive}"
+            )
         with in_dtype_of(X):
-            problem = padded_problem(X, y, weights, Squared(), net(1.0, l1_ratio, positive), False)
-            grid = grid_of(problem, alphas, eps)
+            problem = padded_problem(X, y, weights, loss, penalty, False)
+            grid = grid_of(problem, n_alphas if alphas is None else alphas, eps)
             found = path(problem, lams=grid, tol=tol, max_steps=max_iter)
-        gaps = np.asarray(found.gap) * null_objective(y, weights, False)
-        return grid, np.asarray(found.coef)[:, : X.shape[1]].T, gaps
+        Linear._warn(found)
+        gaps = np.asarray(found.gap, np.float64) * null_objective(y, weights, False)
+        told = grid, np.asarray(found.coef)[:, : X.shape[1]].T, gaps
+        return (*told, np.asarray(found.steps).tolist()) if return_n_iter else told
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -182,8 +207,8 @@ class Lasso(ElasticNet):
         self.selection = selection
 
     @staticmethod
-    def path(X: Any, y: Any, **settings: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As scikit-learn's `lasso_path`: `ElasticNet.path` with l1_ratio 1."""
+    def path(X: Any, y: Any, **settings: Any) -> tuple[Any, ...]:
+        """As scikit-learn's `lasso_path`: `ElasticNet.path` with l1_ratio 1 (in scikit-learn `Lasso.path` has 0.5)."""
         return ElasticNet.path(X, y, **{"l1_ratio": 1.0, **settings})
 
 
@@ -195,7 +220,8 @@ class MultiTaskLasso(RegressorMixin, Linear):
       fit_intercept, max_iter, tol: as for `ElasticNet`.
       copy_X, warm_start, random_state, selection: without effect, for scikit-learn's sake.
 
-    Attributes: coef_ (T, p), whose columns vanish together; intercept_ (T,); n_iter_; dual_gap_; sparse_coef_.
+    Attributes: coef_ (T, p), whose columns vanish together; intercept_ (T,); n_iter_; dual_gap_; sparse_coef_;
+    `path` as that of `Lasso`.
 
     >>> from l1jax.sklearn import MultiTaskLasso
     >>> print(MultiTaskLasso(alpha=0.1).fit([[1.0], [2.0], [3.0]], [[1.0, 0.0], [2.0, 1.0], [4.0, 2.0]]).coef_.shape)
@@ -244,6 +270,8 @@ class MultiTaskLasso(RegressorMixin, Linear):
     def predict(self, X: Any) -> np.ndarray:
         """X coef_' + intercept_, (n, T)."""
         return self._eta(X)
+
+    path = staticmethod(Lasso.path)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
