@@ -38,11 +38,6 @@ def one_thread() -> Iterator[None]:
         _limited.reset(outside)
 
 
-def threads_are_set() -> bool:
-    """Whether `one_thread` does what it says."""
-    return _blas() is not None
-
-
 @functools.cache
 def _blas() -> Any:
     """What sets its threads; None where that is not installed."""

@@ -57,13 +57,13 @@ class Drive:
         if self.progress or self.store is not None or self.chunk is not None:
             raise ValueError("progress, store, chunk: want None under jit, vmap or grad, where chunks can't be driven")
 
-    def one_by_one(self, lane: Callable[[int], Result], lanes: int, asked: Any, *, threads: bool = False) -> Result:
+    def one_by_one(self, lane: Callable[[int], Result], lanes: int, asked: Any) -> Result:
         """lane(i) for all lanes, their results stacked."""
 
         def block(ids: np.ndarray) -> Result:
             return jax.tree.map(lambda a: a[None], lane(int(ids[0])))
 
-        return self._run(block, lanes, 1, asked, self._workers(threads))
+        return self._run(block, lanes, 1, asked, 1)
 
     def in_blocks(
         self, block: Callable[[np.ndarray], Result], lanes: int, size: int, asked: Any, *, threads: bool

@@ -1,10 +1,8 @@
 """A sweep over one problem: which way its lanes go."""
 
-import contextlib
 import dataclasses
 import functools
 import re
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +13,6 @@ from jax import Array
 from jax.sharding import Mesh
 
 from l1jax._arrays import cast, eps
-from l1jax._threads import one_thread, threads_are_set
 from l1jax.certificate import may_have_equalities
 from l1jax.design import second_moments
 from l1jax.engines import ActiveSet, Engine
@@ -61,7 +58,6 @@ class Study:
     asked: dict[str, Any]
     training: tuple[int | None, Training] | None = None
     """The folds of one target, or of y: the last that was asked for."""
-    lock: Any = dataclasses.field(default_factory=threading.Lock)
 
     @functools.cached_property
     def form(self) -> StandardForm:
@@ -105,10 +101,7 @@ class Study:
                 found = self.double._in_step(cast(grids, np.float64), grids.dtype, drive, asked)
             return repaired(found, functools.partial(axes.posed, self.problem), self._how)
         if isinstance(self.engine, ActiveSet) or (drive.mesh is None and self._apart(grids)):
-            # Lanes side by side gain nothing where each of them takes all cores for its products.
-            threads = self.by_moments and axes.targets is None and threads_are_set()
-            with one_thread() if threads else contextlib.nullcontext():
-                return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked, threads=threads)
+            return drive.one_by_one(functools.partial(self._alone, grids), len(axes), asked)
         return self._side_by_side(self.engine, grids, drive, asked)
 
     def _goes_in_step(self, grids: Array, drive: Drive) -> bool:
@@ -219,20 +212,17 @@ class Study:
         if not self.by_moments or not isinstance(self.engine, ActiveSet) or self._equalities(lams):
             return None
         with jax.enable_x64(True):
-            with self.lock:
-                double = self.double
-            training, k, penalty = double._training(lane)
-            return training.solve(self.engine, k, penalty, cast(lams, np.float64), double.controls, lams.dtype)
+            training, k, penalty = self.double._training(lane)
+            return training.solve(self.engine, k, penalty, cast(lams, np.float64), self.double.controls, lams.dtype)
 
     def _training(self, lane: int) -> tuple[Training, int, Any]:
         """The folds of a lane's target, which of them is the lane's, and its penalty."""
         at = self.axes.places(lane)
         problem, target = dataclasses.replace(self.axes, folds=None).at(self.problem, at), at.get("targets")
-        with self.lock:
-            if self.training is None or self.training[0] != target:
-                form = self.form if target is None else form_with(problem, self.form.design)
-                self.training = target, Training(form, np.asarray(self.axes.folds))
-            return self.training[1], int(at["folds"]), problem.penalty
+        if self.training is None or self.training[0] != target:
+            form = self.form if target is None else form_with(problem, self.form.design)
+            self.training = target, Training(form, np.asarray(self.axes.folds))
+        return self.training[1], int(at["folds"]), problem.penalty
 
     @functools.cached_property
     def by_moments(self) -> bool:
