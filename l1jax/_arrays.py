@@ -114,7 +114,6 @@ def smallest(dtype: DTypeLike) -> float:
 
 def cast(tree: Any, dtype: DTypeLike) -> Any:
     """The same numbers in a dtype, where they are floating."""
-
     return jax.tree.map(lambda a: as_dtype(a, dtype) if numeric_leaf(a) else a, tree)
 
 

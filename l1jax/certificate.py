@@ -20,7 +20,7 @@ from l1jax._arrays import along, eps
 from l1jax._node import node
 from l1jax.losses import Loss, per_weight
 from l1jax.penalties import Penalty
-from l1jax.standard_form import StandardForm, possible
+from l1jax.standard_form import Only, StandardForm, possible
 
 
 @node
@@ -60,6 +60,16 @@ def certify(form: StandardForm, penalty: Any, z: Array, b: Array, equalities: bo
     curved = jnp.sum(form.loss.curvature(eta, form.y, form.s), axis=0)
     gap = gap + _rounding(form, z, b, curved, size(v, form.s), objective)
     return Certificate(z, b, loss, objective, gap, stationarity, gap)
+
+
+def certify_only(form: StandardForm, penalty: Any, ids: Array, z: Array, b: Array) -> tuple[Certificate, Array]:
+    """The certificate, without equalities, of the features at `ids` alone, and minus the loss's gradient there.
+
+    It holds if all others rest at 0, strictly inside their corners: their penalty is 0 then, and so is its conjugate.
+    """
+    near = form.only(ids)
+    done = certify(near, Only(penalty, ids, form.shape[1]), z, b, False)
+    return done, downhill(near, near.eta(z, done.b))
 
 
 def certify_by_moments(form: StandardForm, penalty: Any, z: Array, q: Array, c: Array, yy: Array) -> Certificate:

@@ -89,8 +89,8 @@ def _geometric(num: int, start: Array, ratio: Any) -> Array:
 
 def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
     lam = critical(form, penalty, corner, has_unpriced(penalty, form))
-    if concrete(lam, form.fit) and not bool(form.fit):
-        raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
+    if concrete(lam):
+        check_fit(form)
     if corner and concrete(lam) and np.isinf(lam):
         raise ValueError("lambda_grid: no lambda gives zero coefficients with this penalty. Pass lams=[...] instead.")
     if concrete(lam) and np.isnan(lam):
@@ -98,6 +98,12 @@ def _start(form: StandardForm, penalty: Penalty, corner: float) -> Array:
             "penalty: its bounds exclude 0, so no lambda gives zero coefficients. Pass lams=[...] instead."
         )
     return lam
+
+
+def check_fit(form: StandardForm) -> None:
+    """Refuse data without an answer, whose values have been found good."""
+    if concrete(form.fit) and not bool(form.fit):
+        raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
 
 
 def has_unpriced(penalty: Penalty, form: StandardForm) -> bool:

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from l1jax._arrays import eps, rounded
 from l1jax._threads import one_thread
-from l1jax.certificate import Certificate, certify, certify_by_moments, downhill, size
+from l1jax.certificate import Certificate, certify, certify_by_moments, certify_only, size
 from l1jax.engines import ActiveSet
 from l1jax.engines.active import Path
 from l1jax.engines.group_path import GroupPath
@@ -24,7 +24,7 @@ from l1jax.engines.kinks import Floats, Kinks
 from l1jax.losses import Squared
 from l1jax.minimum import Controls, Minimum, as_found, over_lams, saturated
 from l1jax.penalties import Elementwise, GroupLasso, Terms, straight
-from l1jax.standard_form import Only, StandardForm
+from l1jax.standard_form import StandardForm
 from l1jax.sufficient import Moments, few_rows, hidden, sufficient
 
 ATTEMPTS = 3  # how often what its certificate finds short is taken up again
@@ -242,14 +242,12 @@ def _certified_near(
     form: StandardForm, penalty: Any, lams: Array | None, ids: Array, forces: Array, z: Array, b: Array
 ) -> tuple[Certificate, Array]:
     """Certificates from the features at `ids`, and how far slopes may move from those of `forces`, over l1."""
-    near, p = form.only(ids), form.shape[1]
-    outside = jnp.ones(p, bool).at[ids].set(False)
+    outside = jnp.ones(form.shape[1], bool).at[ids].set(False)
 
     def at(penalty: Any, force: Array, z: Array, b: Array) -> tuple[Certificate, Array]:
         posed = form.units(penalty)
         zero, _ = form.start
-        done = certify(near, Only(posed, ids, p), z, b, False)
-        v = downhill(near, near.eta(z, done.b))
+        done, v = certify_only(form, posed, ids, z, b)
         l1 = posed.terms(zero)[0].full(zero.shape).l1
         longest = jnp.max(jnp.where(outside, form.design.norm / l1, 0.0))
         wrong = size(v - force, form.s) + 64 * eps(v.dtype) * size(v, form.s)

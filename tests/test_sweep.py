@@ -451,9 +451,11 @@ def test_a_sweep_goes_on_from_what_is_on_disk(tmp_path, monkeypatch):
     block.write_bytes(block.read_bytes()[:100])
     with pytest.raises(ValueError, match="no saved l1jax result"):
         sweep(problem, store=tmp_path, **ask)
-    (tmp_path / "manifest.json").write_text(json.dumps([1]))
-    with pytest.raises(ValueError, match="no manifest"):
-        sweep(problem, store=tmp_path, **ask)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for torn in ([1], {**manifest, "block": 0}):
+        (tmp_path / "manifest.json").write_text(json.dumps(torn))
+        with pytest.raises(ValueError, match="no manifest"):
+            sweep(problem, store=tmp_path, **ask)
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(ValueError, match="holds files"):
         sweep(problem, store=tmp_path, **ask)
@@ -486,7 +488,7 @@ def test_bad_input(ask, message):
 
 
 def test_a_store_knows_what_its_problems_are_made_of(tmp_path):
-    """Not only the first of them, and whatever the process that goes on calls its functions."""
+    """Not only the first of them."""
 
     def asked(ys, **how):
         return sweep(

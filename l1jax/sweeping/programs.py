@@ -26,7 +26,7 @@ from l1jax.sweeping.resampled import Products, resampled
 # XLA takes half as much at once by default; of what a processor has not, it takes nothing.
 VECTORS = {"xla_cpu_prefer_vector_width": "512"}
 GROUP = 128  # lanes that are made from moments together, at most
-NUMBERS = 750_000  # of their Gram matrices, which are to stay in the caches
+GRAMS = 750_000  # numbers of the Gram matrices of lanes in a block or a group: they are to stay in the caches
 
 
 def lanes_solved(engine: Engine, mode: str, equalities: bool, mesh: Mesh | None, *given: Any) -> Result:
@@ -92,7 +92,7 @@ def lanes_in_step(mesh: Mesh | None, dtype: Any, *given: Any) -> Result:
         weights, targets, penalties, grids = lanes
         known = None if isinstance(table, Products) else table if table is None or folds is None else table[folds]
         own, p = (weights, targets, penalties, known, grids), problem.X.shape[1]
-        return some(own) if weights is None or p > WIDE else in_groups(some, own, min(GROUP, max(8, NUMBERS // p**2)))
+        return some(own) if weights is None or p > WIDE else in_groups(some, own, min(GROUP, max(8, GRAMS // p**2)))
 
     return _over_mesh(program, mesh, 4, given)(*given)
 

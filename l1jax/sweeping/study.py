@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from l1jax._arrays import cast, eps
 from l1jax.certificate import may_have_equalities
 from l1jax.design import second_moments
 from l1jax.engines import ActiveSet, Engine
-from l1jax.grid import grid_from, has_unpriced
+from l1jax.grid import check_fit, grid_from, has_unpriced
 from l1jax.losses import Squared
 from l1jax.minimum import Controls
 from l1jax.paths import path
@@ -29,13 +28,12 @@ from l1jax.sweeping.axes import Axes, starts
 from l1jax.sweeping.blocks import WIDE, by_knots
 from l1jax.sweeping.driving import Drive
 from l1jax.sweeping.lanes import MOVES
-from l1jax.sweeping.programs import lanes_in_step, lanes_solved, training_moments
+from l1jax.sweeping.programs import GRAMS, lanes_in_step, lanes_solved, training_moments
 from l1jax.sweeping.resampled import Products
 from l1jax.sweeping.training import Training
 
 WIDEST = 1024  # columns of a Gram matrix that lanes share
 SHORT = 0.05  # the least strength of a short grid, over the largest
-GRAMS = 6_000_000  # bytes of Gram matrices in a block: they are to stay in the cache
 LANES = 256  # of a block, at most
 SHARING = 256  # of a block whose lanes share a Gram matrix: their solutions are to stay in the third cache
 MOST = 8192  # where the program itself takes them by groups
@@ -74,8 +72,8 @@ class Study:
         ratios = None if axes.ratios is None else axes.ratios[here["l1_ratios"]]
         unpriced = has_unpriced(problem.penalty, self.form)
         start = starts(problem, targets, ratios, self.form.design, unpriced, tally)
-        if host and targets is None and not bool(self.form.fit):
-            raise ValueError("X, y: their squares are too large or too small for the dtype; change their units")
+        if host and targets is None:
+            check_fit(self.form)
         if host and not np.all(np.isfinite(np.asarray(start))):
             raise ValueError("sweep: no lambda gives zero coefficients with this penalty. Pass lams=[...] instead.")
         if host and not np.any(np.asarray(start) > 0):
@@ -95,7 +93,7 @@ class Study:
         return lanes_solved(engine, mode(), True, None, self.problem, self.form.design, self.controls, *lanes)
 
     def on_host(self, grids: Array, drive: Drive) -> Result:
-        axes, asked = self.axes, (self.problem, self.axes, grids, self.controls, addressless(self.asked))
+        axes, asked = self.axes, (self.problem, self.axes, grids, self.controls, str(self.asked))
         if self._goes_in_step(grids, drive):
             with jax.enable_x64(True):
                 found = self.double._in_step(cast(grids, np.float64), grids.dtype, drive, asked)
@@ -123,9 +121,8 @@ class Study:
         """The results, numbers of the data's dtype, of lanes that walk down their grids in step."""
         problem, axes, (n, p) = self.problem, self.axes, self.problem.X.shape
         table, strengths = self._shared(grids[0]), np.asarray(grids)
-        floats = GRAMS // problem.dtype.itemsize
         each = p * p if p <= WIDE else p * grids.shape[1]
-        size = min(LANES, max(8, floats // each)) if self._own else SHARING
+        size = min(LANES, max(8, GRAMS // each)) if self._own else SHARING
         if axes.weights is not None and p <= WIDE and (table is None or isinstance(table, Products)):
             size = max(size, min(MOST, NUMBERS // n))
 
@@ -262,11 +259,6 @@ def mode() -> str:
 def fitting(size: int, drive: Drive, problem: Problem, numbers: int) -> int:
     """How many lanes of so many numbers fit in the devices' memory; `size` where these don't tell."""
     return size if drive.room is None else max(1, drive.room // (problem.dtype.itemsize * numbers))
-
-
-def addressless(asked: Any) -> str:
-    """What was asked for, in words that are the same in another process: solvers may hold functions."""
-    return re.sub(r" at 0x[0-9a-f]+", "", str(asked))
 
 
 def has_digits(controls: Controls, shape: tuple[int, int]) -> bool:

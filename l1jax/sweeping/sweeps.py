@@ -21,15 +21,13 @@ from l1jax.solving import choose_engine, make_controls
 from l1jax.standard_form import standard_form
 from l1jax.sweeping.axes import check_axes
 from l1jax.sweeping.driving import Drive
-from l1jax.sweeping.programs import problems_in_step, problems_solved
+from l1jax.sweeping.programs import GRAMS, problems_in_step, problems_solved
 from l1jax.sweeping.store import marks
 from l1jax.sweeping.study import (
-    GRAMS,
     LANES,
     NO_GRID,
     NUMBERS,
     Study,
-    addressless,
     fitting,
     has_digits,
     mode,
@@ -150,7 +148,7 @@ def _over_problems(
     engine = choose_engine(first, asked["solver"])
     in_step = suits_steps(first, asked["solver"], own=True)
     told = None if drive.store is None else marks(make, over)
-    same = (first, told, over, along, lams, addressless(asked))
+    same = (first, told, over, along, lams, str(asked))
     if several or (not in_step and isinstance(engine, ActiveSet)):
 
         def alone(i: int) -> Result:
@@ -159,14 +157,14 @@ def _over_problems(
         return dataclasses.replace(drive.one_by_one(alone, count, same), names=first.names)
     controls = make_controls(first, engine, asked["tol"], asked["max_steps"])
     given, back = (None, None) if lams is None else descending(check_lams(lams, first))
-    size = GRAMS // (p * max(p, n) * 8) if in_step else NUMBERS // (n * p)
+    size = GRAMS // (p * max(p, n)) if in_step else NUMBERS // (n * p)
     size = min(LANES, max(8, size))
     if isinstance(engine, Engine) and not in_step:
         strengths = asked["num"] if given is None else len(given)
         size = fitting(size, drive, first, 3 * n * p + strengths * engine.numbers(first))
 
     exact = has_digits(controls, (n, p))
-    unpriced = in_step and _may_be_unpriced(make, row(0))
+    unpriced = in_step and lams is None and _may_be_unpriced(make, row(0))
 
     def block(ids: np.ndarray) -> Result:
         num, lanes = asked["num"], (ratio, given, controls, row(ids))

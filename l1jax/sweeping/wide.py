@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array
 
 from l1jax._arrays import eps
-from l1jax.certificate import Certificate, certify, downhill
-from l1jax.standard_form import Only, StandardForm
+from l1jax.certificate import Certificate, certify_only
+from l1jax.standard_form import StandardForm
 from l1jax.sweeping.knots import walk_lanes
 from l1jax.sweeping.lanes import Moments
 
@@ -59,17 +59,13 @@ def walk_near(block: Any, base: Array, yy: Array, lams: Array) -> tuple[Array, A
 def certified_near(block: Any, penalties: Any, base: Array, lams: Array, ids: Array, z: Array) -> Certificate:
     """The certificates (L, m) of points z (m, k, L), 0 elsewhere; NaN if a coefficient there may have to move.
 
-    What rests has no part in a certificate: its penalty is 0, as is its conjugate. Single precision tells that a
-    feature rests where its slope is within its bound by more than rounding.
+    Single precision tells that a feature rests where its slope is within its bound by more than rounding.
     """
     (lanes, p), n = base.shape, block.XT.shape[1]
 
     def lane(form: StandardForm, penalty: Any, lams: Array, ids: Array, z: Array) -> tuple[Certificate, Array]:
-        near = form.only(ids)
-
         def at(lam: Array, z: Array) -> tuple[Certificate, Array]:
-            done = certify(near, Only(form.units(penalty.with_lam(lam)), ids, p), z, form.start[1], False)
-            return done, downhill(near, near.eta(z, done.b))
+            return certify_only(form, form.units(penalty.with_lam(lam)), ids, z, form.start[1])
 
         return jax.vmap(at)(lams, z)
 
